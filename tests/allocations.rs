@@ -43,7 +43,7 @@ static ALLOCATOR: Counting = Counting;
 const KEYS: usize = 100;
 const NOW: Now = Now { mono: Instant::from_millis(1_000), wall_nanos: 1_700_000_000_000_000_000 };
 
-/// What the shell does for some input of a client.
+/// Makes the calls of the shell for some input of a client.
 fn serve(node: &mut Node, client: ConnKey, input: &str) {
     node.received(NOW, client, input.as_bytes());
     while node.has_work(NOW) {

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 /// Turns of the loop in a time in which nothing happens, above which it spins.
 const TURNS_MAX: u64 = 20;
 
-/// What is made to fail, how, from which call on, and how often.
+/// A fault: the system call, its error, the first call that fails, and the number of failures.
 #[derive(Debug, Clone, Copy)]
 struct Fault {
     call: &'static str,

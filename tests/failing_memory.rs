@@ -75,12 +75,12 @@ fn limits() -> Limits {
     Limits { line_bytes_max: 16 << 20, ..Limits::default() }
 }
 
-/// What is refused to the node while it is called.
+/// The allocations that are refused during a call of the node.
 #[derive(Debug, Clone, Copy)]
 enum Refusing {
     /// Blocks from a size on.
     Large,
-    /// What is beyond so many bytes more than are in use.
+    /// Those above this many bytes more than are in use.
     Beyond(u64),
 }
 

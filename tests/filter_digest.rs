@@ -266,7 +266,7 @@ fn follower_equals_the_sender_after_any_loss_of_links_and_messages() {
     }
 }
 
-/// What may happen in the exhaustive histories.
+/// The actions of the exhaustive histories.
 const ACTIONS: [fn(&mut World) -> bool; 8] = [
     |world| {
         let hash = if world.live.is_empty() { 0x1111_1111_1111_1111 } else { 0xEEEE_1234_5678_9ABC };

@@ -23,7 +23,7 @@ fn addr(at: usize) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 7_000 + u16::try_from(at).unwrap()))
 }
 
-/// What became of the commands on one key.
+/// The outcomes of the commands on one key.
 #[derive(Debug, Default)]
 struct Outcomes {
     replies: BTreeSet<i64>,
@@ -277,7 +277,7 @@ fn old_value_is_gone_elsewhere_without_any_timer() {
     }
 }
 
-/// What clients send about `k`, and `{k}2`, which has the same home node; `k` stands for a key that was never there.
+/// Requests of clients for `k`, and `{k}2`, which has the same home node; `k` stands for a key that was never there.
 /// Several requests at once are a transaction.
 const ABOUT_KEYS: &[&str] = &[
     "INCR k",

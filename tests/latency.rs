@@ -27,7 +27,7 @@ fn numbers(reply: &str) -> Vec<i64> {
     reply.split("\r\n").filter_map(|line| line.strip_prefix(':')?.parse().ok()).collect()
 }
 
-/// What another client gets.
+/// Returns the reply to a request of another client.
 fn ask(world: &mut World, client: ClientId, words: &[&str]) -> String {
     world.driver.ask(client, &resp(words))
 }

@@ -11,7 +11,7 @@ use olivia::limits::{EvictionPolicy, Limits};
 use olivia::node::CloseReason;
 use std::time::Duration;
 
-/// What a client gets whose time is over.
+/// Returns the error of a client that exceeds a time limit.
 fn idle(setting: &str, ms: u32) -> String {
     format!(":ERR nothing came for too long ({setting} = {ms}); the connection ends\n")
 }

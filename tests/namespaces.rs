@@ -51,7 +51,7 @@ fn name_server(net: &Net, host: usize) -> NameServer {
     answer
 }
 
-/// What a name server answers: after a delay this address; `None`: nothing.
+/// A name server that answers with this address after a delay; `None`: it does not answer.
 #[derive(Debug, Clone, Default)]
 struct NameServer(Arc<Mutex<Option<(Duration, Ipv4Addr)>>>);
 

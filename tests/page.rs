@@ -343,7 +343,7 @@ fn page_can_be_read_aloud_and_used_from_the_keyboard() {
     assert_eq!(findings, Some("none"), "{log}");
 }
 
-/// What has the focus: its id, else that of its heading, else its element.
+/// Returns the focused element: its id, else that of its heading, else its tag.
 const FOCUS: &str = "(e => e.id || e.getAttribute('aria-labelledby') || e.tagName)(document.activeElement)";
 
 #[test]

@@ -93,7 +93,7 @@ fn array(words: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// What a server sends for these bytes, until it has sent `expected` or closes.
+/// Sends bytes; returns the reply, up to `expected` bytes or the end of the connection.
 fn exchange(addr: SocketAddr, sent: &[u8], expected: usize) -> (Vec<u8>, bool) {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(WAIT_MAX)).unwrap();

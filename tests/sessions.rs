@@ -37,7 +37,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// How long anything may take in a real process.
+/// Time limit of every wait for a real process.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Random cuts of each transcript.
@@ -149,20 +149,20 @@ impl Transcript {
     }
 }
 
-/// What a transcript is held over.
+/// The transport of a transcript.
 trait Talk {
     fn send(&mut self, client: &str, bytes: &[u8]);
     fn shut(&mut self, client: &str);
     /// Takes bytes one by one until there are enough, or none comes.
     fn get(&mut self, client: &str, enough: &mut dyn FnMut(&[u8]) -> bool) -> Vec<u8>;
-    /// What comes before the end; `None` if that does not come.
+    /// Returns the bytes before the end of the stream; `None` without an end.
     fn rest(&mut self, client: &str) -> Option<Vec<u8>>;
     fn pass(&mut self, span: Duration);
-    /// What came and was not expected.
+    /// Returns unexpected bytes.
     fn unread(&mut self) -> String;
 }
 
-/// How input is cut.
+/// The cuts of the input.
 enum Cut {
     Whole,
     Bytes,

@@ -24,7 +24,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// How a world differs from the others.
+/// The parameters of a world.
 #[derive(Debug, Clone, Copy)]
 struct World {
     /// Bits of the hash that are left.
@@ -60,7 +60,7 @@ struct Game {
     young: VecDeque<(Vec<u8>, u64)>,
     seen: HashSet<Vec<u8>>,
     young_bytes: u64,
-    /// What this part of the game does more of: 0 grow, 1 shrink, 2 churn.
+    /// The prevailing operation of this part of the run: 0 grow, 1 shrink, 2 churn.
     mood: u64,
     value_bits: u64,
 }

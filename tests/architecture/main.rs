@@ -10,7 +10,7 @@ use layers::{BOUNDARY, LAYERS, layer_of};
 use source::{Source, Sources};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What only layers above the boundary may name: time, threads, files, sockets, the environment, randomness.
+/// Names that only layers above the boundary may use: time, threads, files, sockets, the environment, randomness.
 const BANNED_BELOW: [&str; 13] = [
     "Instant::now",
     "SystemTime",
@@ -27,7 +27,7 @@ const BANNED_BELOW: [&str; 13] = [
     "signal_hook",
 ];
 
-/// Where `unsafe` is allowed.
+/// The files in which `unsafe` is allowed.
 const UNSAFE: [&str; 1] = ["base/prefetch.rs"];
 
 /// The one write path, and the own filter, which it hands the store.

@@ -38,7 +38,8 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// What is waited for is within the limits: zeroes in its place make it whole, or show what is wrong.
+/// Checks that the missing part of a frame is within the limits: with zeroes in its place the frame is whole, or
+/// invalid.
 fn check_partial(input: &[u8], limits: FrameLimits) {
     let length_max = (64 << 10) + 24 + limits.value_bytes_max + limits.key_bytes_max;
     if input.len() >= HEADER_BYTES {

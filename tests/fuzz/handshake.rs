@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 /// Bytes that no sentence about a handshake needs more of.
 const SENTENCE_BYTES_MAX: usize = 400;
 
-/// What stands before the arguments that [`read_request`] reads.
+/// The text before the arguments that [`read_request`] reads.
 const REQUEST: &str = ":REQUEST connect ";
 
 /// The input is a line, read as what the dialler sent and as what it was answered.

@@ -18,7 +18,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// What a prefix of the input yields, the whole yields too.
+/// Checks that the result for a prefix of the input is that for the whole.
 fn check_cuts(input: &[u8], limit: usize, whole: Parsed<'_>) {
     let mut decided = false;
     for cut in 0..input.len().min(2 * limit + 8) {

@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// How long a write may take to be seen by other nodes: far more than it does, on a machine that does other work.
+/// Time limit for the propagation of a write to other nodes, long enough for a machine with other load.
 const DELAY: Duration = Duration::from_secs(2);
 /// A node reads its clock just before a request, and may be interrupted between the two. Of two writes on different
 /// nodes that are closer together than this, the later may have the older version.
 const INTERRUPTION: Duration = Duration::from_millis(50);
 
-/// What was requested. The number of a write is its value.
+/// The verb of a request. The number of a write is its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     Set(u64),
@@ -23,7 +23,7 @@ pub enum Verb {
     Lock(u64),
 }
 
-/// How it ended.
+/// The end of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Carried out; a read of nothing.
@@ -47,14 +47,14 @@ pub struct Op {
     pub result: End,
 }
 
-/// What happened to the nodes.
+/// The faults of a run.
 #[derive(Debug, Default)]
 pub struct Faults {
     /// From the begin of a fault until all nodes were linked again.
     pub windows: Vec<(Duration, Duration)>,
-    /// Which node was killed, and when.
+    /// The killed nodes, with the time.
     pub kills: Vec<(usize, Duration)>,
-    /// How far the clocks of two nodes may be apart.
+    /// Maximum difference between the clocks of two nodes.
     pub skew: Duration,
 }
 
@@ -67,13 +67,13 @@ pub enum Anomaly {
     OlderThanOwn,
     /// A value that was overwritten, or deleted, long before, while all nodes were linked.
     Stale,
-    /// Nothing, although the key had long been there, while all nodes were linked.
+    /// No value, although the key had been there for long, while all nodes were linked.
     Missing,
     /// Nodes differ at the end.
     Differ,
     /// The value at the end was overwritten or deleted by a later request.
     LaterLost,
-    /// Nothing at the end, although the last request was a write.
+    /// No value at the end, although the last request was a write.
     Lost,
     /// Two increments returned the same number.
     SameNumber,

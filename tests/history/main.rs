@@ -38,7 +38,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const HEARTBEAT_MS: u64 = 300;
 /// The default of `lookup_timeout_ms`: after it a key is not found, whether it exists or not.
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(100);
-/// How often a read at the end is repeated that was not answered in time.
+/// Maximum number of attempts of a read at the end.
 const READS_MAX: usize = 10;
 /// Between two looks at the links of the nodes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -46,7 +46,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const DEAD_TIME: Duration = Duration::from_millis(3 * HEARTBEAT_MS);
 /// Between two requests of one client.
 const PAUSE: Duration = Duration::from_millis(3);
-/// How far a clock is moved: within the bound that nodes accept.
+/// The shift of a clock in ms, within the bound that nodes accept.
 const CLOCK_MS: i64 = 400;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ enum Fault {
     Clock,
 }
 
-/// What the clients of one run share.
+/// The shared state of the clients of one run.
 struct Run {
     net: Net,
     begin: Instant,
@@ -126,7 +126,7 @@ fn request(connection: &mut Connection, key: &str, verb: Verb) -> RedisResult<En
     })
 }
 
-/// What is known after an error.
+/// Returns the end of a request that got an error.
 fn failure(error: &RedisError, verb: Verb) -> End {
     let is_nothing = matches!(error.code(), Some("TRYAGAIN" | "UNREACHABLE"))
         || error.kind() == ErrorKind::Server(ServerErrorKind::TryAgain);
@@ -194,7 +194,7 @@ fn watch_links(run: &Run, nodes: usize) -> Vec<(Duration, Duration)> {
     windows.split_off(1.min(windows.len()))
 }
 
-/// What a node's STATS have about its links; `None` if it does not answer.
+/// Returns the fields of a node's STATS about its links; `None` if it does not answer.
 fn links_of(run: &Run, node: usize, client: &mut Option<Client>) -> Option<String> {
     if client.is_none() {
         *client = run.net.try_client(node);

@@ -275,7 +275,7 @@ impl Storm {
         }
     }
 
-    /// What holds after any input.
+    /// Checks the invariants after any input.
     fn check(&mut self) {
         self.world.check();
         assert!(self.world.stat("peer_filters_bytes") <= 1 << 20);

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 const FIRST: u32 = 3_000_000;
 pub const KEYS: usize = 4;
 
-/// What was appended.
+/// The appended texts.
 #[derive(Debug, Default)]
 pub struct Appended {
     /// By commands that were answered while all nodes were linked for good.

@@ -19,7 +19,7 @@ pub fn gone_version(node: &Node, now: Now, key: &[u8]) -> Option<u64> {
     node.version_of(now, key).filter(|(_, is_held)| !is_held).map(|(version, _)| version)
 }
 
-/// Where those listen that a node is linked to.
+/// Returns the listen addresses of the linked peers of a node.
 pub fn linked(node: &Node, now: Now) -> Vec<SocketAddr> {
     links(node, now).map(|peer| peer.addr).collect()
 }

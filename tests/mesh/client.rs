@@ -23,7 +23,7 @@ enum Phase {
     Leaving,
 }
 
-/// What a client does by itself.
+/// The behaviour of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Habit {
     /// Talks to one host after the other.
@@ -247,7 +247,7 @@ impl World {
         }
     }
 
-    /// Something has come for a client: it reads it, unless it is asleep.
+    /// Handles the arrival of bytes at a client, which reads them unless it is asleep.
     pub fn client_read(&mut self, at: usize, port: Port) {
         if self.clients[at].port != Some(port) {
             // Left behind by a client that has gone on.

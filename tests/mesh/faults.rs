@@ -6,7 +6,7 @@ use super::net::MS;
 use super::plan::Fault;
 use super::world::{Event, World};
 
-/// What ends a fault.
+/// The end of a fault.
 #[derive(Debug, Clone, Copy)]
 pub enum Undo {
     Resume(usize),

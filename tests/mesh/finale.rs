@@ -13,7 +13,7 @@ use olivia::node::Node;
 /// The longest wait between two tries of a dialler, with its jitter, and the look at backups.
 const WHOLE_WITHIN: u64 = 90_000 * MS;
 
-/// How long readers that fall asleep may take for their replies.
+/// Time limit for readers that fall asleep to read their replies.
 const REST_WITHIN: u64 = 30_000 * MS;
 
 /// Requests of clients after the faults.
@@ -56,7 +56,7 @@ impl World {
         self.check_idle();
     }
 
-    /// What is missing of a whole mesh, if anything is.
+    /// Returns a description of an unmet condition of a recovered mesh, if there is one.
     fn missing(&self) -> Option<String> {
         let enough = (self.plan.active_peers as usize).min(self.members - 1);
         for at in 0..self.members {
@@ -248,7 +248,7 @@ impl World {
         }
     }
 
-    /// Nothing is sent but heartbeats.
+    /// Checks that only heartbeats are sent.
     fn check_idle(&mut self) {
         let heartbeats = 5;
         let before: Vec<u64> = self.hosts.iter().map(|host| host.iterations).collect();

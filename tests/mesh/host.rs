@@ -10,7 +10,7 @@ use olivia::node::{ConnKey, Node, NodeId, Shares, Turns};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-/// What runs on a host.
+/// The kind of program on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A member of the mesh.
@@ -21,7 +21,7 @@ pub enum Kind {
     Hostile,
 }
 
-/// What the host does at the moment.
+/// The state of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Runs,
@@ -43,7 +43,7 @@ pub struct Socket {
     pub client: Option<usize>,
     /// Bytes at the front of the outbound buffer that were checked already.
     pub seen: usize,
-    /// What a hostile client and the node have exchanged.
+    /// The bytes that a hostile client and the node have exchanged.
     pub talk: Option<Talk>,
 }
 
@@ -52,7 +52,7 @@ pub struct Host {
     pub state: State,
     pub addr: SocketAddr,
     pub config: Config,
-    /// How many nodes have run here.
+    /// Number of nodes that have run here.
     pub life: u32,
     pub node: Option<Node>,
     /// The node's clock runs ahead of the world's by this.
@@ -67,10 +67,11 @@ pub struct Host {
     pub ready: Turns,
     pub unflushed: Turns,
     pub shares: Shares,
-    /// What the node had spent when the iteration began, and calls of it since.
+    /// The node's charged cost when the iteration began.
     pub began_at: u64,
-    /// And after the last call.
+    /// The node's charged cost after the last call.
     pub spent: u64,
+    /// Calls of the node in this iteration.
     pub calls: u64,
     /// Keys that have gone stale.
     pub gone: Vec<ConnKey>,
@@ -143,7 +144,7 @@ impl Host {
         self.sockets.get_mut(&key.to_bits())
     }
 
-    /// How long it has been paused in all, up to now.
+    /// Returns the total time of its pauses until `nanos`.
     pub fn paused_until(&self, nanos: u64) -> u64 {
         let running = if self.state == State::Paused { nanos - self.paused_at } else { 0 };
         self.paused + running
@@ -162,7 +163,7 @@ impl Host {
         }
     }
 
-    /// What is spent from here on is spent by one iteration.
+    /// Begins an iteration, to which later cost is charged.
     pub fn begin_iteration(&mut self) {
         self.began_at = self.node.as_ref().map_or(0, Node::spent);
         self.calls = 0;

@@ -52,7 +52,7 @@ struct Link {
     seq: u64,
 }
 
-/// What a hostile member has sent of its filter to one node, over any links.
+/// The part of its filter that a hostile member has sent to one node, over any links.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Published {
     /// All changes before this one.
@@ -79,7 +79,7 @@ impl World {
         self.hostile_peer(at)?.links.iter_mut().find(|link| link.port == port)
     }
 
-    /// What the hostile member of this id has sent to a node of its filter.
+    /// Returns the part of its filter that the hostile member of this id has sent to a node.
     pub fn published_by_hostile(&self, hostile_peer: NodeId, node: NodeId) -> Option<Published> {
         let hostile_peer = self.hostile_peers.values().find(|other| other.id == hostile_peer.0)?;
         Some(hostile_peer.published.get(&node.0).copied().unwrap_or_default())
@@ -183,7 +183,7 @@ impl World {
         }
     }
 
-    /// Something has come on a link of a hostile peer.
+    /// Handles the arrival of bytes on a link of a hostile peer.
     pub fn hostile_peer_read(&mut self, at: usize, port: Port) {
         if self.link_at(at, port).is_none() {
             return;

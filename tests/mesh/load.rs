@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// A GET that is sent so long after the reply to the SET finds the key, on every node, however busy.
 const FOUND_WITHIN: u64 = 50 * MS;
 
-/// What has come over a link is read within this time.
+/// Time limit until bytes that arrived on a link are read.
 const READ_WITHIN: u64 = 10 * MS;
 
 /// The most that one call may cost, in keys: a millisecond.
@@ -37,7 +37,7 @@ const LIFE_MS: u64 = 60;
 /// The logarithm of the blocks of an empty filter.
 const FILTER_LOG2_MIN: u8 = 6;
 
-/// What a client does without end.
+/// The repeated requests of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Habit {
     /// GETs of a key that its node holds.
@@ -198,7 +198,7 @@ pub const SCENARIOS: [Scenario; 12] = [
     },
 ];
 
-/// What a client of such a world is.
+/// The role of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Crowd(Habit, usize),
@@ -234,7 +234,7 @@ struct Probe {
     gone_at: Option<u64>,
 }
 
-/// What a world under load has beside its hosts and its network.
+/// The state of a world under load in addition to its hosts and its network.
 #[derive(Debug)]
 pub struct Load {
     scenario: Scenario,
@@ -481,7 +481,7 @@ impl World {
         (client.port, client.is_up) = (None, false);
     }
 
-    /// Something has come for a client.
+    /// Handles the arrival of bytes at a client.
     pub fn load_read(&mut self, at: usize, port: Port) {
         match self.load().clients[at].role {
             Role::Crowd(Habit::Stall | Habit::ReadSlowly, _) => {}
@@ -564,7 +564,7 @@ impl World {
         }
     }
 
-    /// What must hold of the whole run.
+    /// Checks the whole run.
     fn finish_load(&mut self) {
         for at in 0..self.members {
             let host = &self.hosts[at];

@@ -58,7 +58,7 @@ use world::World;
 /// Seeds of a run that names none; some seconds without optimisation.
 const SEEDS: u64 = 24;
 
-/// The same for worlds of one node.
+/// Number of seeds of worlds of one node.
 const SEEDS_ALONE: u64 = 60;
 
 /// Requests that clients make while things go wrong.

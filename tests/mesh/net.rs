@@ -20,7 +20,7 @@ pub const MS: u64 = 1_000_000;
 /// Pieces that one write is cut into at most.
 const PIECES_MAX: usize = 24;
 
-/// Who has an end of a wire.
+/// The owner of an end of a wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Party {
     Host(usize),
@@ -40,7 +40,7 @@ impl Port {
     }
 }
 
-/// Where a socket stands.
+/// The state of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Socket {
     /// Not known to its program yet.
@@ -60,7 +60,7 @@ enum Fin {
 #[derive(Debug)]
 struct Pipe {
     data: VecDeque<u8>,
-    /// How many of them have arrived.
+    /// Number of the bytes that have arrived.
     arrived: usize,
     /// Lengths of the pieces on their way, and when each is there.
     pieces: VecDeque<(u64, usize)>,
@@ -90,11 +90,11 @@ pub struct Path {
     pub delay: u64,
     /// Added by a fault.
     pub more: u64,
-    /// How many faults cut it.
+    /// Number of faults that cut it.
     pub cuts: u32,
 }
 
-/// How connections of one seed behave.
+/// The behaviour of the connections of one seed.
 #[derive(Debug, Clone)]
 pub struct Manners {
     /// Bytes of a piece on its way, at most.
@@ -108,7 +108,7 @@ pub struct Manners {
     pub nanos_per_byte: u64,
 }
 
-/// What reading gives.
+/// The result of a read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Read {
     Bytes,

@@ -77,7 +77,7 @@ impl Value {
 #[derive(Clone)]
 pub struct Item {
     pub key: u32,
-    /// What is set, as an index into the oracle's values.
+    /// The value that is set, as an index into the oracle's values.
     pub value: usize,
     pub seconds: u64,
 }
@@ -99,7 +99,7 @@ struct Command {
     until: u64,
 }
 
-/// What a key holds on one node.
+/// The state of a key on one node.
 #[derive(Debug, Clone, Default)]
 struct Slot {
     value: Option<usize>,
@@ -114,7 +114,7 @@ struct Slot {
     changed: Stamp,
 }
 
-/// What is known of a key on one node at one moment.
+/// The possible states of a key on one node at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Local {
     /// This value, until this moment.
@@ -130,7 +130,7 @@ pub struct Oracle {
     by_key: BTreeMap<u32, Vec<usize>>,
     /// Of each host's present run.
     chunked_vec: Vec<BTreeMap<u32, Slot>>,
-    /// Where each host's log of changes ended after the last call to its node.
+    /// Per host, the end of its changelog after the last call of its node.
     pub heads: Vec<u64>,
     /// The highest version that a key got on a host.
     versions: BTreeMap<(u32, usize), u64>,
@@ -185,14 +185,14 @@ impl Oracle {
         text
     }
 
-    /// Which value these bytes are.
+    /// Returns the index of the value with these bytes.
     pub fn value_of(&self, text: &[u8]) -> Option<usize> {
         let digits = text.strip_prefix(b"v")?.split(|byte| *byte == b'.').next()?;
         let value: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
         (value < self.values.len() && self.text(value) == text).then_some(value)
     }
 
-    /// What a node holds of a key at a moment.
+    /// Returns the possible states of a key on a node at a time.
     pub fn local(&self, host: usize, key: u32, nanos: u64) -> Local {
         match self.chunked_vec[host].get(&key) {
             None => Local::Absent,
@@ -236,7 +236,7 @@ impl Oracle {
         held.map(|(key, _)| *key).take(most)
     }
 
-    /// Where the log of its node ended when a key came, if its node certainly holds this value of it now.
+    /// Returns the end of the changelog when the key was added, if the node certainly holds this value of it now.
     pub fn published_at(&self, value: usize) -> Option<u64> {
         let Value { host, key, .. } = self.values[value];
         let slot = self.chunked_vec[host].get(&key)?;
@@ -255,7 +255,7 @@ impl Oracle {
         self.chunked_vec.iter().any(|shelf| shelf.get(&key).is_some_and(|slot| slot.undecided > 0))
     }
 
-    /// What is known of a key on a node, in words.
+    /// Returns the possible states of a key on a node as text.
     pub fn describe(&self, host: usize, key: u32) -> String {
         let slot = self.chunked_vec[host].get(&key);
         let value = slot.and_then(|slot| slot.value).map(|value| (value, &self.values[value]));
@@ -287,7 +287,8 @@ impl Oracle {
         held.map(|(key, _)| *key).collect()
     }
 
-    /// How many keys a node holds at a moment, at least and at most, if what ended before `past` is gone.
+    /// Returns the least and the largest possible number of keys of a node at a time, if keys that ended before `past`
+    /// are gone.
     pub fn count(&self, host: usize, past: u64, nanos: u64) -> (usize, usize) {
         let slots = self.chunked_vec[host].values();
         let deadline = |value: &usize| self.values[*value].deadline;
@@ -297,7 +298,7 @@ impl Oracle {
         (slots.clone().filter(is_there).count(), slots.filter(may_be).count())
     }
 
-    /// How many values of a node may expire between two moments, those included that are gone.
+    /// Returns the number of values of a node that may expire between two times, removed ones included.
     pub fn endings(&self, host: usize, from: u64, to: u64) -> u64 {
         let is_one = |value: &&Value| {
             value.host == host && value.deadlines().any(|deadline| (from..=to).contains(&deadline))
@@ -416,7 +417,7 @@ impl Oracle {
         }
     }
 
-    /// What a node has just set may be dropped, or get the expiry of a command that was given before.
+    /// Notes that a value just set may be dropped, or may get the expiry of an earlier command.
     fn contended(&mut self, host: usize, item: &Item, nanos: u64) {
         if let Some(slot) = self.chunked_vec[host].get_mut(&item.key) {
             (slot.is_fuzzy, slot.since) = (true, None);

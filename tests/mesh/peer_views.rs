@@ -70,7 +70,7 @@ impl World {
         self.hosts[at].linked = known;
     }
 
-    /// How much later than BYE on one link the welcome on the other may arrive.
+    /// Returns the maximum time from BYE on one link to the welcome on the other.
     fn relink_within(&self) -> u64 {
         10 * MS + 2 * (self.plan.slowest_path() + self.sluggishness())
     }
@@ -100,7 +100,7 @@ impl World {
         Ok(())
     }
 
-    /// Where a node's log ended when the oldest connection began that may be its link to another one.
+    /// Returns the end of a node's log when the oldest connection began that may be its link to another node.
     fn began_at(&self, at: usize, other: usize, head: Position) -> Option<u64> {
         let ends = self.hosts[at].sockets.values().map(|socket| socket.port.other());
         let theirs = ends.filter(|end| self.net.party(*end) == Party::Host(other));
@@ -110,7 +110,7 @@ impl World {
         seqs.min()
     }
 
-    /// Which keys to look at: others each time.
+    /// Returns the keys to check, other ones at each call.
     fn some_keys(&self) -> (u32, usize) {
         let first = self.moment.wrapping_mul(0x9e37_79b9_7f4a_7c15) % self.style.keys;
         (u32::try_from(first).unwrap(), KEYS_LOOKED_FOR)

@@ -5,7 +5,7 @@ use super::protocol::Verb;
 use super::world::World;
 use olivia::base::rng::Rng;
 
-/// What a request is about.
+/// The subject of a request.
 #[derive(Debug, Clone)]
 pub enum What {
     Keys(Verb, Vec<Item>),
@@ -17,7 +17,7 @@ pub enum What {
     Quit,
 }
 
-/// What the node held of an argument when it was requested.
+/// The node's state of an argument at the time of the request.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected {
     pub local: Local,
@@ -30,7 +30,7 @@ pub struct Expected {
 pub struct PendingRequest {
     pub id: String,
     pub what: What,
-    /// Where it ends among the bytes of its connection.
+    /// The position of its end in the bytes of its connection.
     pub end: usize,
     /// When its node was given it whole.
     pub given: Option<Stamp>,
@@ -64,7 +64,7 @@ impl PendingRequest {
     }
 }
 
-/// How the clients of one seed behave. Each rate is one in so many; 0 is never.
+/// The behaviour of the clients of one seed. A rate of n means one in n; 0: never.
 #[derive(Debug)]
 pub struct Style {
     pub keys: u64,

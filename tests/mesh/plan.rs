@@ -7,7 +7,7 @@ use olivia::store::HashSecret;
 use olivia::wire::handshake::{derive_hash_secret, public_hash_secret};
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// How large a world is to be.
+/// The size of a world.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     pub members_min: u64,
@@ -26,7 +26,7 @@ pub enum Fault {
     Vanish,
     /// A node drains.
     End,
-    /// Nothing gets from one host to another.
+    /// No packet gets from one host to another.
     CutOneWay,
     CutBothWays,
     /// Some hosts are cut off from the others.
@@ -81,7 +81,7 @@ const TROUBLES: [Fault; 13] = [
     Fault::Stale,
 ];
 
-/// All that is drawn at the beginning.
+/// The parameters that are drawn at the beginning.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub members: usize,
@@ -104,7 +104,7 @@ pub struct Plan {
     pub has_long_timeouts: bool,
     /// Bytes come one by one, or nearly so; what is sent is short then.
     pub is_fine: bool,
-    /// What a key costs: on a fast machine, on a slow one.
+    /// Time per charged key in ns, on a fast or a slow machine.
     pub key_nanos: u64,
     pub wake_nanos: u64,
     pub late_nanos: u64,
@@ -268,7 +268,7 @@ impl Plan {
         HashSecret::from_bytes(secret.map_or_else(public_hash_secret, derive_hash_secret))
     }
 
-    /// Where a host listens.
+    /// Returns the listen address of a host.
     pub fn addr(&self, host: usize) -> SocketAddr {
         let number = u16::try_from(host).unwrap();
         match &self.secret {

@@ -8,7 +8,7 @@ use olivia::limits::Limits;
 const SECONDS_MAX: u64 = 1_000_000_000;
 const ID_BYTES_MAX: usize = 64;
 
-/// What is done with keys.
+/// The verbs with keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     Get,
@@ -53,7 +53,7 @@ pub struct Arg {
     pub seconds: u64,
 }
 
-/// What a line requests.
+/// The request of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PendingRequest {
     Keys(Verb, Vec<Arg>),

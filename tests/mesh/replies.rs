@@ -12,13 +12,13 @@ use super::world::World;
 use olivia::node::Node;
 use std::collections::BTreeMap;
 
-/// How soon a key is to be found everywhere, beside what the network takes.
+/// Time limit until a key is found from every node, in addition to the delay of the network.
 const FOUND_WITHIN: u64 = 10 * MS;
 
 /// By how much a TTL sent to a peer may be too short: whole milliseconds at both ends, and an iteration.
 const TOLD_SHORTER: u64 = 3 * MS;
 
-/// How soon the memory of an expired key must be freed.
+/// Time limit until the memory of an expired key is freed.
 const GONE_WITHIN: u64 = 1_000 * MS;
 
 impl World {
@@ -77,7 +77,7 @@ impl World {
         }
     }
 
-    /// What was given to a node on a connection that is gone may have been carried out, or not.
+    /// Marks the requests of a closed connection as possibly carried out.
     pub fn perhaps_done(&mut self, host: usize, client: usize) {
         for at in 0..self.clients[client].pending.len() {
             let request = &self.clients[client].pending[at];

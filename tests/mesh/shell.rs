@@ -25,7 +25,7 @@ const AUDIT_EVERY: u64 = 64;
 /// Iterations of a host between two checks of its node's view of its peers.
 const PEERS_CHECKED_EVERY: u64 = 6;
 
-/// What one iteration takes of the host's time, and each call of its node, beside what the node has spent.
+/// Fixed cost of an iteration and of each call of the node in ns, in addition to the cost that the node charges.
 const ITERATION_NANOS: u64 = 2 * US;
 const CALL_NANOS: u64 = US / 4;
 
@@ -415,7 +415,7 @@ impl World {
         self.received = received;
     }
 
-    /// Something has arrived for a party.
+    /// Handles the arrival of bytes at a party.
     pub fn arrived(&mut self, port: Port) {
         match self.net.party(port) {
             Party::Host(at) => {

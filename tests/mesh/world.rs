@@ -22,7 +22,7 @@ use olivia::store::HashSecret;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// What can be about to happen.
+/// A future event.
 #[derive(Debug, Clone, Copy)]
 pub enum Event {
     Syn(usize),
@@ -60,7 +60,7 @@ pub struct World {
     /// Requests that clients still may make.
     pub ops_left: u64,
     pub faults_on: bool,
-    /// Nothing goes wrong any more.
+    /// There are no more faults.
     pub is_healed: bool,
     /// Troubles under way, and when the last one ended.
     pub faults: u32,
@@ -69,16 +69,16 @@ pub struct World {
     pub hostile_peers: BTreeMap<usize, HostilePeer>,
     /// Whether a lookup has time enough to find what there is.
     pub is_strict: bool,
-    /// How far ahead any wall clock has been.
+    /// The largest lead of any wall clock so far, in ms.
     pub furthest_skew_ms: i64,
     /// A wall clock has jumped by so much that its node is refused, or refuses links until the clock is right.
     pub has_wrong_clock: bool,
-    /// What has come about.
+    /// The covered events.
     pub seen: Seen,
     pub replies: u64,
     /// The hash of the mesh.
     pub hashes: HashSecret,
-    /// Where the logs of both ends stood when a connection between nodes was taken.
+    /// Per connection between nodes, the positions of both ends' logs when it was accepted.
     pub began: BTreeMap<usize, [Option<Position>; 2]>,
     pub scratch: Vec<u8>,
     /// In a world of one node with hostile clients.
@@ -205,7 +205,7 @@ impl World {
         self.faulty_until + 4 * u64::from(self.plan.heartbeat_ms) * MS + 1_000 * MS
     }
 
-    /// Where a connection seems to come from.
+    /// Returns the address from which a connection appears to come.
     pub fn addr_of(&self, party: Party, wire: usize) -> SocketAddr {
         let port = 20_000 + u16::try_from(wire % 40_000).unwrap();
         match party {

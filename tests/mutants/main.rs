@@ -150,7 +150,7 @@ impl TreeCopy {
         copy
     }
 
-    /// How a target fails, if it does: by the first test of it; those that run longer are not waited for.
+    /// Returns the first failure of a target, if there is one, without waiting for its other tests.
     fn failure(&self, target: &str) -> Option<String> {
         let mut run = self.cargo(target, &[]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(run.stdout.take().unwrap()).lines().map_while(Result::ok);

@@ -43,7 +43,7 @@ const WORLD: Scenario = Scenario {
 
 struct Pair {
     key: &'static str,
-    /// Where it is created.
+    /// The node that creates the key.
     home_node: u8,
     world: World,
     link: Link,
@@ -51,7 +51,7 @@ struct Pair {
     /// By the version of the model, that of the node.
     versions: BTreeMap<Version, u64>,
     additions: u64,
-    /// What the client of the node was answered.
+    /// The replies to the client of the node.
     replies: String,
     rng: Rng,
 }
@@ -346,7 +346,7 @@ impl Pair {
         format!("a resync, Y claims: {claims}")
     }
 
-    /// Something happens to both; what it was.
+    /// Applies a random action to both; returns its description.
     fn act(&mut self) -> String {
         // A holder's addition arrives before its notice.
         let is_held = self.rng.one_in(2) && self.step.view(X, Y) == View::Claims;

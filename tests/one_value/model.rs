@@ -117,7 +117,7 @@ impl Step {
         }
     }
 
-    /// Nothing is under way or due: no frame, change, resync or request.
+    /// Whether nothing is under way or due: no frame, change, resync or request.
     pub fn is_quiet(&self) -> bool {
         (0..self.nodes).all(|node| {
             let member = &self.state.members[node];
@@ -177,7 +177,7 @@ impl Step {
         }
     }
 
-    /// What follows every action: ghosts, and the checks of a state in which nothing happens.
+    /// Completes an action: ghosts, and the checks of a quiet state.
     pub fn settle(&mut self) {
         let mut known = PerNode::default();
         let gone = self.state.gone;

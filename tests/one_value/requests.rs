@@ -4,15 +4,15 @@ use super::model::{Fault, Step};
 use super::rules::Rule;
 use super::state::{Body, Member, Node, PerNode, Request, Set, Verb, Version, View, bit, has};
 
-/// How often hints may lead a request to a peer that it queried before.
+/// Maximum number of times that hints lead a request to a peer that it queried before.
 const HOPS_MAX: u8 = 6;
-/// How often a home node is queried to create a key.
+/// Maximum number of requests to a home node to create a key.
 const CREATIONS_MAX: u8 = 2;
 
 /// Nodes by rendezvous rank for the key, highest first. Not the order of ids, which decides ties.
 const RANKS: [Node; 3] = [1, 0, 2];
 
-/// How a request ends.
+/// The end of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// GET: the version that was found.

@@ -7,7 +7,7 @@ use Operation::{
     Beat, Break, Del, Expire, Flush, Forget, Get, Incr, Nx, Overrun, Rebuild, Restart, Set, SetAhead, Touch,
 };
 
-/// What happens from outside the protocol.
+/// An operation from outside the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     Set,
@@ -88,7 +88,7 @@ pub struct Scenario {
     pub operations: &'static [(Operation, u8)],
     /// Operations that happen at one node only.
     pub places: &'static [(Operation, Node)],
-    /// What cannot be promised in this scenario.
+    /// The promises that do not hold in this scenario.
     pub unchecked: &'static [Fault],
 }
 
@@ -152,7 +152,7 @@ impl Scenario {
 #[derive(Debug)]
 pub struct World {
     pub scenario: Scenario,
-    /// How many there are; more than [`STATES_MAX`]: the search ends there.
+    /// Number of states; above [`STATES_MAX`] the search ends there.
     pub states: usize,
 }
 
@@ -266,7 +266,7 @@ pub const LARGE: &[World] = &[
     three(&[(Set, 2), (Get, 1)]).held().together().with(117_807),
 ];
 
-/// What rests on the table of moved keys, whose slots are overwritten freely.
+/// The promises that depend on the table of moved keys, whose slots may be overwritten.
 const FRESHNESS: [Fault; 2] = [Fault::NotFound, Fault::Older];
 
 const fn need(rule: Rule, fault: Fault, scenario: Scenario) -> Need {

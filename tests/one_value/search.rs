@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What a search found.
+/// The result of a search.
 #[derive(Debug)]
 pub struct Outcome {
     /// States that were reached.
@@ -31,7 +31,7 @@ pub struct Violation {
     pub trace: Vec<String>,
 }
 
-/// How a state was reached.
+/// The parent and the action of a state.
 struct Origin {
     parent: u32,
     action: u16,

@@ -49,7 +49,7 @@ pub struct Value {
     pub increments: Set,
 }
 
-/// What a heartbeat acknowledged, until a later one acknowledges `mark`, the own clock when it arrived.
+/// The clock that a heartbeat acknowledged, until a later one acknowledges `mark`, the own clock when it arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Pending {
     pub ack: Version,
@@ -72,7 +72,7 @@ pub enum View {
     Unknown,
 }
 
-/// What a node keeps of one peer.
+/// A node's state of one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Peer {
     pub view: View,
@@ -139,7 +139,7 @@ pub struct Request {
     /// Peers that answered that they do not hold the key.
     pub tried: Set,
     pub hops: u8,
-    /// How often the home node was queried to create the key.
+    /// Number of requests to the home node to create the key.
     pub creations: u8,
     /// DEL: a peer could not be reached.
     pub is_partial: bool,
@@ -367,7 +367,7 @@ impl Frames {
     }
 }
 
-/// What ought to be the outcome: the highest version that was written or deleted.
+/// The expected outcome: the highest version that was written or deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Top {
     pub version: Version,

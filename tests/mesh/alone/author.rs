@@ -22,7 +22,7 @@ const KEYS: [&[u8]; 12] = [
 /// Clients whose values are as large as this send large ones often.
 const LARGE: u64 = 6_000;
 
-/// How the clients of one seed behave. Each rate is one in so many; 0 is never.
+/// The behaviour of the clients of one seed. A rate of n means one in n; 0: never.
 #[derive(Debug)]
 pub struct Style {
     pub keys: u64,

@@ -35,7 +35,7 @@ pub struct Desk<'w> {
 const TOO_MANY_WRONG_PASSWORDS: &[u8] =
     b"ERR too many wrong passwords from your address range; try again in ";
 
-/// What the node has to react to next.
+/// The next input for the node to answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     /// A line's text, whether CR stood before its LF, and where the next begins.
@@ -49,7 +49,7 @@ enum Next {
 /// One connection.
 #[derive(Debug)]
 pub struct Talk {
-    /// All that the node was given.
+    /// All input of the node.
     input: Vec<u8>,
     /// Up to where it is answered.
     at: usize,
@@ -142,7 +142,7 @@ impl Talk {
         }
     }
 
-    /// What comes next, and where it begins, behind lines that get no reply.
+    /// Returns the next input to answer and its begin, after lines without a reply.
     fn next(&self, config: &Config) -> (Next, usize) {
         let limit = config.limits.line_bytes_max;
         let early = config.limits.unauthenticated_line_bytes_max.min(limit);

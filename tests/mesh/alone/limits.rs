@@ -5,7 +5,7 @@ use olivia::base::rng::Rng;
 use olivia::config::{Config, Secret};
 use olivia::limits::{EvictionPolicy, Limits};
 
-/// How often something happens: once in so many times; 0: never.
+/// The rates of events: n means one in n; 0: never.
 #[derive(Debug)]
 pub struct Rates {
     /// Clients that never read.

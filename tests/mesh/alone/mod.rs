@@ -49,7 +49,7 @@ struct HostileClient {
     reads: bool,
 }
 
-/// What a world of one node has beside its host and its network.
+/// The state of a world of one node in addition to its host and its network.
 #[derive(Debug)]
 pub struct Alone {
     model: Model,
@@ -202,7 +202,7 @@ impl World {
         }
     }
 
-    /// Something has arrived for a client, which reads it, or not yet, or never.
+    /// Handles the arrival of bytes at a client, which reads them now, later or never.
     pub fn hostile_client_read(&mut self, client: usize, port: Port) {
         let is_current = self.hostile(client).port == Some(port);
         let reads = self.hostile(client).reads && (self.alone().is_calm || self.rng.one_in(2));
@@ -228,7 +228,7 @@ impl World {
 
 /// The node's clock and configuration.
 impl World {
-    /// Something happens to the node that is not on a connection.
+    /// Causes an event of the node outside its connections.
     fn disturb(&mut self) {
         match self.rng.below(8) {
             0 => {
@@ -283,7 +283,7 @@ impl World {
     }
 }
 
-/// What is checked after each call.
+/// The checks after each call.
 impl World {
     /// Judges what is new in the outbound buffers.
     pub fn check_conversations(&mut self) {
@@ -432,7 +432,7 @@ impl World {
         self.audit_alone();
     }
 
-    /// What is not answered or not read, if anything.
+    /// Returns a description of unanswered requests or unread bytes, if there are any.
     fn unfinished(&self) -> Option<String> {
         let Host { sockets, node, config, .. } = &self.hosts[HOST];
         let Some(node) = node else { return Some("the node is down".to_owned()) };

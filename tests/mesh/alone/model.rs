@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// The first millisecond that no deadline can reach.
 const HORIZON_MS: u64 = 1 << 48;
 
-/// What a key holds.
+/// The value and expiry of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     value: Vec<u8>,
@@ -28,7 +28,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// What a key may hold at a moment.
+    /// Returns the possible entries of a key at a time; `None`: absent.
     pub fn candidates(&self, key: &[u8], now_ms: u64) -> Vec<Option<Entry>> {
         let mut candidates = self.keys.get(key).cloned().unwrap_or_else(|| vec![None]);
         for candidate in &mut candidates {
@@ -148,7 +148,7 @@ impl Model {
     }
 }
 
-/// What is shown for a key by its arguments one after the other, and what it holds then.
+/// Carries out the arguments of a key one after the other; returns their parts of the reply and the entry after them.
 fn carry_out(
     now_ms: u64,
     verb: Verb,
@@ -168,7 +168,7 @@ pub fn can_hold(now_ms: u64, seconds: u64) -> bool {
     now_ms + seconds * 1_000 < HORIZON_MS
 }
 
-/// What the reply shows of one argument.
+/// Returns the part of the reply for one argument.
 fn piece(now_ms: u64, verb: Verb, arg: &Arg, state: Option<&Entry>) -> Option<Vec<u8>> {
     let mut piece = show(&arg.key, true);
     let mut add = |text: &[u8]| {
@@ -197,7 +197,7 @@ fn piece(now_ms: u64, verb: Verb, arg: &Arg, state: Option<&Entry>) -> Option<Ve
     Some(piece)
 }
 
-/// What a key holds when one argument was carried out.
+/// Returns the entry of a key after one argument was carried out.
 fn after(now_ms: u64, verb: Verb, arg: &Arg, state: Option<Entry>) -> Option<Entry> {
     let deadline_ms = Some(now_ms + arg.seconds * 1_000);
     match verb {
