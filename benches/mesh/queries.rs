@@ -132,7 +132,7 @@ pub(crate) fn measure(world: &mut World, filler: &Filler, absent: u64) -> Result
         });
         line.push('\n');
         if world.ask(at, &line)? != ":GOT \n" {
-            return Err("a key was found that nobody has".to_owned());
+            return Err("an absent key was found".to_owned());
         }
     }
     let asked_in_vain = requests(world) - before;
