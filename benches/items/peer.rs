@@ -119,7 +119,7 @@ impl Conn {
             let is_error =
                 line.starts_with(b"-") || line.starts_with(b":ERR") || line.starts_with(b"SERVER_ERROR");
             if read == 0 || is_error {
-                return Err(format!("the server said '{}'", line.escape_ascii()));
+                return Err(format!("an error of the server: '{}'", line.escape_ascii()));
             }
         }
         Ok(())

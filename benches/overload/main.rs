@@ -146,7 +146,7 @@ fn run(options: &Options) -> Result<(), String> {
             }
         }
     }
-    if failed.is_empty() { Ok(()) } else { Err(format!("what must hold does not: {}", failed.join(", "))) }
+    if failed.is_empty() { Ok(()) } else { Err(format!("failed checks: {}", failed.join(", "))) }
 }
 
 impl Bench<'_> {
