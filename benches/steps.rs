@@ -124,7 +124,7 @@ impl Loop {
         if let Some(request) = request {
             driver.deliver(self.worker, request.as_bytes());
         }
-        let until = self.shares.clients_until();
+        let until = self.shares.clients_until(Duration::ZERO);
         while cpu() - begin < until && driver.node.step(driver.now, Class::Clients) {}
         let from = cpu();
         let share = self.shares.due(from - begin);

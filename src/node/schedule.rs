@@ -33,8 +33,9 @@ pub const BACKLOG_UNTIL: Duration = Duration::from_micros(700);
 /// The time within an iteration until which output is written.
 pub const OUTPUT_UNTIL: Duration = Duration::from_micros(1_100);
 
-/// The latest time until which links are served, and the least time that clients have then.
+/// The latest time until which links are served.
 const LINKS_UNTIL_MAX: Duration = Duration::from_micros(900);
+/// The least time that clients have, however long links and the output of the last iteration took.
 const CLIENTS_MIN: Duration = Duration::from_micros(100);
 
 /// The share of background work in an iteration that served connections, and in one that did not. Small, since a
@@ -67,9 +68,9 @@ impl Shares {
         self.links.of(LINKS_UNTIL).min(LINKS_UNTIL_MAX)
     }
 
-    /// The same for clients.
-    pub fn clients_until(&self) -> Duration {
-        CLIENTS_UNTIL.max(self.links_until() + CLIENTS_MIN)
+    /// The time within an iteration until which clients are served, if links and output have used `used` of it.
+    pub fn clients_until(&self, used: Duration) -> Duration {
+        CLIENTS_UNTIL.max(self.links_until().max(used) + CLIENTS_MIN)
     }
 
     /// The share of background work in an iteration in which connections had this much time. At most half of that
@@ -357,9 +358,9 @@ mod tests {
     }
 
     #[test]
-    fn clients_give_way_to_links_that_leave_input_unread_and_keep_a_share() {
+    fn clients_give_way_to_links_and_output_that_are_behind_and_keep_a_share() {
         let mut shares = Shares::default();
-        let ends = |shares: &Shares| (shares.links_until(), shares.clients_until());
+        let ends = |shares: &Shares| (shares.links_until(), shares.clients_until(shares.links_until()));
         assert_eq!(ends(&shares), (LINKS_UNTIL, CLIENTS_UNTIL));
         (0..9).for_each(|_| shares.ended(Class::Links, false));
         (0..9).for_each(|_| shares.ended(Class::Due, false));
@@ -367,5 +368,7 @@ mod tests {
         assert_eq!(shares.due(LINKS_UNTIL_MAX), LINKS_UNTIL_MAX / 2);
         shares.ended(Class::Links, true);
         assert_eq!(ends(&shares), (LINKS_UNTIL, CLIENTS_UNTIL));
+        // One write takes longer than what the output has until clients are served.
+        assert_eq!(shares.clients_until(2 * CLIENTS_UNTIL), 2 * CLIENTS_UNTIL + CLIENTS_MIN);
     }
 }

@@ -13,7 +13,7 @@ use super::lobby::{Lobby, Waiting};
 use super::log_output;
 use super::resolver::Resolver;
 use super::signals::Signals;
-use super::socket::{DialEnd, ReadEnd, Socket, Sockets, WriteEnd};
+use super::socket::{DialEnd, ReadEnd, Socket, Sockets, WRITE_BYTES_MAX, WriteEnd};
 use super::{Reload, ShellError};
 use crate::base::slots::Key;
 use crate::base::time::{Instant, Now};
@@ -202,7 +202,8 @@ impl Reactor {
             self.node.links_current(now);
         }
         self.flush(now.mono.after(BACKLOG_UNTIL));
-        self.serve(Class::Clients, now.mono.after(self.shares.clients_until()));
+        let used = self.clock.mono().since(now.mono);
+        self.serve(Class::Clients, now.mono.after(self.shares.clients_until(used)));
         // Replies do not wait for due work.
         let output_until = now.mono.after(OUTPUT_UNTIL);
         self.flush(output_until);
@@ -350,7 +351,10 @@ impl Reactor {
         while let Some(action) = self.node.next_action() {
             match action {
                 Action::Connect(key, addr) => self.dial(key, addr),
-                Action::Flush(key) => self.unflushed.push(self.node.class(key), key, false),
+                Action::Flush(key) => {
+                    let is_deep = self.node.outbound_bytes(key) > WRITE_BYTES_MAX;
+                    self.unflushed.push(self.node.class(key), key, is_deep);
+                }
                 Action::Close(key) => {
                     if self.sockets.remove(key) {
                         self.listener.descriptor_closed();

@@ -11,7 +11,7 @@ use std::net::Shutdown;
 
 /// Maximum bytes offered to the system by one write: without a limit one call copies all that fits its buffer, up to 16
 /// MiB, for milliseconds. A value of 256 KiB fits one write with the bytes around it.
-const WRITE_BYTES_MAX: usize = 257 * 1024;
+pub(super) const WRITE_BYTES_MAX: usize = 257 * 1024;
 
 /// Bytes of a read in which a large request is expected to begin; its rest is then read straight into the buffer of the
 /// connection.

@@ -169,7 +169,7 @@ impl Host {
         self.calls = 0;
     }
 
-    /// Queues a connection to be written to; `is_deep`: it has more than the last write took.
+    /// Queues a connection to be written to; `is_deep`: it has more than one write takes.
     pub fn queue_write(&mut self, key: ConnKey, is_deep: bool) {
         if let Some(node) = &self.node {
             self.unflushed.push(node.class(key), key, is_deep);

@@ -63,7 +63,7 @@ impl World {
             self.hosts[at].node.iter_mut().for_each(|node| node.links_current(now));
         }
         self.flush(at, BACKLOG_UNTIL);
-        self.serve(at, Class::Clients, self.hosts[at].shares.clients_until());
+        self.serve(at, Class::Clients, self.hosts[at].shares.clients_until(self.used(at)));
         self.flush(at, OUTPUT_UNTIL);
         let used = self.used(at);
         let due = used + self.hosts[at].shares.due(if is_busy { used } else { Duration::ZERO });
@@ -374,7 +374,11 @@ impl World {
         socket.contract.act(action);
         match action {
             Action::Connect(..) => {}
-            Action::Flush(_) => self.hosts[at].queue_write(key, false),
+            Action::Flush(_) => {
+                let host = &mut self.hosts[at];
+                let bytes = host.node.as_ref().map_or(0, |node| node.outbound_bytes(key));
+                host.queue_write(key, bytes > WRITE_BYTES_MAX);
+            }
             Action::ShutdownWrite(_) => {
                 let port = socket.port;
                 let is_asked = socket.talk.as_ref().is_none_or(|talk| talk.end.is_some());
