@@ -390,7 +390,7 @@ impl Encoder {
     }
 
     /// Begins a reply of one long text that needs no quotes. The caller appends `bytes` bytes, in pieces, then calls
-    /// [`end_text`].
+    /// [`Self::end_text`].
     pub fn begin_text(out: Vec<u8>, head: &ReplyHead, bytes: usize) -> Vec<u8> {
         let mut reply = Self::resume(out, head);
         if !reply.is_line() {
