@@ -296,7 +296,7 @@ fn keys_of_a_node_that_has_shut_down_are_gone_at_once() {
 }
 
 #[test]
-fn new_key_is_created_at_its_birthplace_only() {
+fn new_key_is_created_at_its_home_node_only() {
     let mut world = World::new(Config::default());
     let (face, mut link) = claiming(&mut world, 1, &[]);
     let (mut here, mut there) = (0, 0);
