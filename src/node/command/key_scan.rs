@@ -10,8 +10,8 @@ use crate::store::ScanCursor;
 use crate::wire::encoder::{Encoder, Protocol};
 use std::mem;
 
-/// The most keys per step.
-const KEYS_PER_STEP: usize = 1_024;
+/// The most keys visited per step.
+const VISITED_PER_STEP: usize = 1_024;
 
 /// The most operations per step: per key [`KEY_WORK`], its bytes, and the cost of the pattern.
 const WORK_PER_STEP: usize = 512 * 1024;
@@ -70,15 +70,15 @@ impl KeyScan {
         Some(Self { position, left, has_cursor: true, ..Self::of_all(protocol, pattern) })
     }
 
-    /// Visits the next keys, bounded by `KEYS_PER_STEP` and `WORK_PER_STEP`. Returns whether the scan is complete.
+    /// Visits the next keys, bounded by `VISITED_PER_STEP` and `WORK_PER_STEP`. Returns whether the scan is complete.
     pub(super) fn step(&mut self, keyspace: &Keyspace, now: Now) -> bool {
         let Self { pattern, position, left, found, count, .. } = self;
-        let (mut work, mut looked_at) = (0, 0);
+        let (mut work, mut visited) = (0, 0);
         let begin = *position;
         // At least one key, even if none is left to visit: a scan ends only at another cursor.
-        let budget = (*left).clamp(1, KEYS_PER_STEP);
+        let budget = (*left).clamp(1, VISITED_PER_STEP);
         *position = keyspace.store().scan(now.mono, begin, budget, |key, _| {
-            looked_at += 1;
+            visited += 1;
             work += KEY_WORK + key.len() + pattern.as_ref().map_or(0, |pattern| pattern.cost(key.len()));
             if pattern.as_ref().is_none_or(|pattern| pattern.matches(key)) {
                 *count += 1;
@@ -86,7 +86,7 @@ impl KeyScan {
             }
             work < WORK_PER_STEP && found.len() < PIECE_BYTES
         });
-        *left = left.saturating_sub(looked_at);
+        *left = left.saturating_sub(visited);
         *position == ScanCursor::START || (*left == 0 && position.0 >> CURSOR_SHIFT > begin.0 >> CURSOR_SHIFT)
     }
 

@@ -171,8 +171,9 @@ pub(in crate::node) fn append_large_answer(
     bytes: SharedBytes,
 ) {
     let Some(queues) = conn.link_queues.as_deref_mut() else { return };
-    let put = |out: &mut Vec<u8>| put_without_end(out, clock, request, body, bytes.len());
-    let written = queues.append_shared(Class::Answer, &mut conn.outbound, pool, put, bytes.clone());
+    let length = bytes.len();
+    let put = |out: &mut Vec<u8>| put_without_end(out, clock, request, body, length);
+    let written = queues.append_shared(Class::Answer, &mut conn.outbound, pool, put, bytes);
     queues.answered_bytes = queues.answered_bytes.saturating_add(written);
 }
 
@@ -185,12 +186,9 @@ pub(in crate::node) fn send_large_answer(
     body: &Body<'_>,
     bytes: SharedBytes,
 ) {
-    let Some(conn_key) = state.mesh.peers.conn(peer) else { return };
-    let clock = state.keyspace.clock(now);
-    let State { conns, pool, .. } = state;
-    let Some(conn) = conns.get_mut(conn_key).filter(|conn| conn.is_serving()) else { return };
-    append_large_answer(conn, pool, clock, request, body, bytes);
-    mark_dirty(state, conn_key);
+    with_link(state, now, peer, |conn, pool, clock| {
+        append_large_answer(conn, pool, clock, request, body, bytes);
+    });
 }
 
 /// Whether there is bulk for a peer.
@@ -237,14 +235,28 @@ fn append(
     class: Class,
     write: impl FnOnce(&mut Vec<u8>, u64),
 ) -> usize {
-    let Some(conn_key) = state.mesh.peers.conn(peer) else { return 0 };
+    let written = with_link(state, now, peer, |conn, pool, clock| {
+        let queues = conn.link_queues.as_deref_mut()?;
+        Some(queues.append(class, &mut conn.outbound, pool, |out| write(out, clock)))
+    });
+    written.flatten().unwrap_or(0)
+}
+
+/// Calls `write` with the connection of a peer, the pool, and the clock of the next frames; the connection is flushed
+/// later. `None` if the peer is not linked.
+fn with_link<R>(
+    state: &mut State,
+    now: Now,
+    peer: PeerKey,
+    write: impl FnOnce(&mut Conn, &mut Pool, u64) -> R,
+) -> Option<R> {
+    let conn_key = state.mesh.peers.conn(peer)?;
     let clock = state.keyspace.clock(now);
     let State { conns, pool, .. } = state;
-    let Some(conn) = conns.get_mut(conn_key).filter(|conn| conn.is_serving()) else { return 0 };
-    let Some(queues) = conn.link_queues.as_deref_mut() else { return 0 };
-    let written = queues.append(class, &mut conn.outbound, pool, |out| write(out, clock));
+    let conn = conns.get_mut(conn_key).filter(|conn| conn.is_serving())?;
+    let result = write(conn, pool, clock);
     mark_dirty(state, conn_key);
-    written
+    Some(result)
 }
 
 fn conn_of(state: &State, peer: PeerKey) -> Option<&Conn> {
