@@ -8,7 +8,7 @@
 use crate::base::shared_bytes::SharedBytes;
 use crate::node::command::dump::Dump;
 use crate::node::command::key_scan::KeyScan;
-use crate::node::conn::replies::Place;
+use crate::node::conn::replies::SlotNumber;
 use crate::node::http::draft::Draft;
 use crate::node::ids::ConnKey;
 use crate::wire::encoder::ReplyHead;
@@ -32,7 +32,7 @@ pub(in crate::node) struct Task {
 #[derive(Debug)]
 pub(in crate::node) struct Waiter {
     pub(in crate::node) conn: ConnKey,
-    pub(in crate::node) slot: Place,
+    pub(in crate::node) slot: SlotNumber,
     pub(in crate::node) form: ReplyForm,
 }
 

@@ -80,18 +80,18 @@ fn is_equal(password: &[u8], given: &[u8]) -> bool {
 pub(in crate::node) fn refuse(state: &mut State, now: Now, key: ConnKey, reply: Vec<u8>) {
     let State { conns, pool, timers, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
-    let place = conn.replies.hold();
+    let slot = conn.replies.hold();
     let session = conn.session_mut();
     let due = session.answer_from(now.mono);
     let is_last = session.has_failed_too_often();
     // Within a transaction another answer may be held already.
     if due > now.mono && session.refusal_due().is_none() {
         let due = due.millis_ceil();
-        conn.hold_refusal(Refusal { place, reply, due });
+        conn.hold_refusal(Refusal { slot, reply, due });
         timers.insert(due, Timer::Refusal(key));
         return;
     }
-    conn.fill(now.mono, place, &reply, pool);
+    conn.fill(now.mono, slot, &reply, pool);
     if is_last && conn.is_serving() {
         conn.begin_closing(CloseReason::Unauthenticated, now.mono, pool);
     }
@@ -104,7 +104,7 @@ pub(in crate::node) fn refusal_due(state: &mut State, now: Now, key: ConnKey, de
     let Some(refusal) = conn.take_refusal(deadline) else { return };
     let is_last = conn.session().is_some_and(Session::has_failed_too_often);
     let unsent_before = conn.unsent();
-    conn.fill(now.mono, refusal.place, &refusal.reply, pool);
+    conn.fill(now.mono, refusal.slot, &refusal.reply, pool);
     if is_last && conn.is_serving() {
         conn.begin_closing(CloseReason::Unauthenticated, now.mono, pool);
     }

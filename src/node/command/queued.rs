@@ -34,7 +34,7 @@ fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
     let remote = match pending.part(0) {
         Some((_, Answer::Reply(bytes))) => RemoteReply::read(bytes.as_slice()),
         Some((key, Answer::Failed(failure))) => {
-            if pending.place().is_some() {
+            if pending.slot().is_some() {
                 fail_transaction(state, now, conn, protocol, failure, key);
             }
             None
@@ -53,7 +53,7 @@ fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
             }
         }
         1
-    } else if pending.place().is_none() {
+    } else if pending.slot().is_none() {
         execute_all_silently(state, now, conn, protocol, &mut rest)
     } else {
         finish_transaction(state, now, conn, protocol, all, remote.results())

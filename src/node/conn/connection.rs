@@ -11,7 +11,7 @@ use crate::limits::Limits;
 use crate::node::alarm::Alarm;
 use crate::node::conn::in_flight::InFlight;
 use crate::node::conn::phase::{CloseReason, Phase};
-use crate::node::conn::replies::{Place, Replies};
+use crate::node::conn::replies::{Replies, SlotNumber};
 use crate::node::conn::role::{InboundHandshake, OutboundHandshake, PeerIdentity, Role};
 use crate::node::conn::session::{Refusal, Session};
 use crate::node::conn::traffic::Traffic;
@@ -489,9 +489,9 @@ impl Conn {
     }
 
     /// Fills a reply slot. The time limit of a closing connection that waited for the reply starts anew.
-    pub(in crate::node) fn fill(&mut self, now: Instant, place: Place, reply: &[u8], pool: &mut Pool) {
+    pub(in crate::node) fn fill(&mut self, now: Instant, slot: SlotNumber, reply: &[u8], pool: &mut Pool) {
         let was_waiting = self.outbound.is_empty();
-        self.replies.fill(now, place, reply, &mut self.outbound, pool);
+        self.replies.fill(now, slot, reply, &mut self.outbound, pool);
         if was_waiting && !self.is_serving() {
             self.last_active = now;
         }
@@ -501,12 +501,12 @@ impl Conn {
     pub(in crate::node) fn fill_pieces(
         &mut self,
         now: Instant,
-        place: Place,
+        slot: SlotNumber,
         pieces: Vec<SharedBytes>,
         pool: &mut Pool,
     ) {
         let was_waiting = self.outbound.is_empty();
-        self.replies.fill_pieces(now, place, pieces, &mut self.outbound, pool);
+        self.replies.fill_pieces(now, slot, pieces, &mut self.outbound, pool);
         if was_waiting && !self.is_serving() {
             self.last_active = now;
         }

@@ -4,7 +4,7 @@ use crate::base::human;
 use crate::base::time::Now;
 use crate::limits::{EvictionPolicy, Limits};
 use crate::node::conn::connection::Conn;
-use crate::node::conn::replies::Place;
+use crate::node::conn::replies::SlotNumber;
 use crate::node::history::Counters;
 use crate::node::ids::ConnKey;
 use crate::node::latency::{Batch, CommandClass};
@@ -62,8 +62,8 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
 }
 
 /// Keeps the key of a request whose lookup was slow.
-pub(in crate::node) fn looked_up(conn: &mut Conn, limits: &Limits, now: Now, place: Place, key: &[u8]) {
-    if let Some(mark) = conn.replies.mark_mut(place)
+pub(in crate::node) fn looked_up(conn: &mut Conn, limits: &Limits, now: Now, slot: SlotNumber, key: &[u8]) {
+    if let Some(mark) = conn.replies.mark_mut(slot)
         && is_slow(limits, mark.age(now.mono))
     {
         mark.key = Some(cut(key));

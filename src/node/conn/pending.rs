@@ -30,8 +30,8 @@ pub(in crate::node) fn begin<'k>(
     keys: impl Iterator<Item = &'k [u8]>,
 ) -> Option<PendingKey> {
     let conn = state.conns.get_mut(conn_key)?;
-    let place = is_answered.then(|| conn.replies.hold());
-    let request = PendingRequest::new(conn_key, place, head, form, OwnedArgs::of(keys));
+    let slot = is_answered.then(|| conn.replies.hold());
+    let request = PendingRequest::new(conn_key, slot, head, form, OwnedArgs::of(keys));
     if request.wants_values() {
         state.stats.keys_read(request.waiting());
     }
@@ -88,20 +88,20 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
         mesh.queued_commands.push(QueuedCommand::Transaction(key));
         return true;
     }
-    let (conn_key, place) = (request.conn(), request.place());
+    let (conn_key, slot) = (request.conn(), request.slot());
     let Some(conn) = conns.get_mut(conn_key) else {
         mesh.pending.remove(key);
         stats.lookups_unwanted += 1;
         return true;
     };
-    if let (Some(place), Some(key)) = (place, request.first_key()) {
-        measure::looked_up(conn, &config.limits, now, place, key);
+    if let (Some(slot), Some(key)) = (slot, request.first_key()) {
+        measure::looked_up(conn, &config.limits, now, slot, key);
     }
-    if let Some(place) = place
+    if let Some(slot) = slot
         && request.is_long()
     {
         request.begin_writing(pool.take());
-        conn.replies.write_later(now.mono, place, key);
+        conn.replies.write_later(now.mono, slot, key);
     } else if let Some(request) = mesh.pending.remove(key) {
         conn.in_flight().end(request.is_barrier(), request.memory_bytes());
         let (text, is_error) = request.write(keyspace, now, pool.take(), config.limits.reply_bytes_max);
@@ -109,8 +109,8 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
             stats.request_error();
         }
         *budget = budget.saturating_sub(text.len());
-        if let Some(place) = place {
-            conn.fill(now.mono, place, &text, pool);
+        if let Some(slot) = slot {
+            conn.fill(now.mono, slot, &text, pool);
         }
         pool.give(text);
     }
@@ -123,8 +123,8 @@ pub(in crate::node) fn take(state: &mut State, key: PendingKey) -> Option<Pendin
     let request = state.mesh.pending.remove(key)?;
     if let Some(conn) = state.conns.get_mut(request.conn()) {
         conn.in_flight().end(request.is_barrier(), request.memory_bytes());
-        if let Some(place) = request.place() {
-            conn.replies.withdraw(place);
+        if let Some(slot) = request.slot() {
+            conn.replies.withdraw(slot);
         }
         mark_dirty(state, request.conn());
     }

@@ -2,9 +2,9 @@
 //!
 //! While every reply is known at once, the queue is empty and replies are written straight to the connection's outbound
 //! buffer. A request whose reply is not known yet takes a slot with [`Replies::hold`]; from then on later replies wait
-//! after it, and [`Replies::fill`] releases all replies that waited for it. The number of a slot, a [`Place`], is not
-//! used again in the connection once its reply is released, so a duplicate answer, or one after the end of its
-//! connection, changes nothing.
+//! after it, and [`Replies::fill`] releases all replies that waited for it. A [`SlotNumber`] is not used again in the
+//! connection once its reply is released, so a duplicate answer, or one after the end of its connection, changes
+//! nothing.
 
 use crate::base::buffer::Pool;
 use crate::base::chunk_queue::ChunkQueue;
@@ -17,7 +17,7 @@ use std::mem;
 
 /// The number of a reply slot, in the order of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place(u64);
+pub struct SlotNumber(u64);
 
 /// Maximum number of slots whose memory an empty queue keeps.
 const SLOTS_KEPT: usize = 4;
@@ -95,7 +95,7 @@ impl Queue {
 pub struct Replies {
     /// Replies that cannot be sent yet. Boxed, since most connections never have any.
     queue: Option<Box<Queue>>,
-    /// The place of the first slot.
+    /// The number of the first slot.
     first: u64,
     /// Requests whose replies are in the output.
     pub(super) marks: Marks,
@@ -125,12 +125,12 @@ impl Replies {
     }
 
     /// The index of a slot in the queue, unless its reply was released.
-    fn at(&self, place: Place) -> Option<usize> {
-        usize::try_from(place.0.checked_sub(self.first)?).ok()
+    fn at(&self, number: SlotNumber) -> Option<usize> {
+        usize::try_from(number.0.checked_sub(self.first)?).ok()
     }
 
-    fn slot_mut(&mut self, place: Place) -> Option<&mut Slot> {
-        let at = self.at(place)?;
+    fn slot_mut(&mut self, number: SlotNumber) -> Option<&mut Slot> {
+        let at = self.at(number)?;
         self.queue.as_mut()?.slots.get_mut(at)
     }
 
@@ -200,22 +200,22 @@ impl Replies {
     }
 
     /// The mark of a held slot.
-    pub(in crate::node) fn mark_mut(&mut self, place: Place) -> Option<&mut Mark> {
-        self.slot_mut(place).map(|slot| &mut slot.mark)
+    pub(in crate::node) fn mark_mut(&mut self, number: SlotNumber) -> Option<&mut Mark> {
+        self.slot_mut(number).map(|slot| &mut slot.mark)
     }
 
     /// Holds the next slot for a reply that is not known yet. The caller must fill it.
-    pub fn hold(&mut self) -> Place {
+    pub fn hold(&mut self) -> SlotNumber {
         let queue = self.queue.get_or_insert_default();
-        let place = Place(self.first + queue.slots.len() as u64);
+        let number = SlotNumber(self.first + queue.slots.len() as u64);
         queue.push(Reply::Waiting);
         queue.waiting += 1;
-        place
+        number
     }
 
     /// Removes a slot that waits, if it is the last one: the next reply takes its place.
-    pub fn withdraw(&mut self, place: Place) {
-        let at = self.at(place);
+    pub fn withdraw(&mut self, number: SlotNumber) {
+        let at = self.at(number);
         let Some(queue) = &mut self.queue else { return };
         if at.is_some_and(|at| at + 1 == queue.slots.len())
             && let Some(Slot { reply: Reply::Waiting, .. }) = queue.slots.back()
@@ -230,38 +230,38 @@ impl Replies {
     pub fn fill(
         &mut self,
         now: Instant,
-        place: Place,
+        number: SlotNumber,
         reply: &[u8],
         outbound: &mut ChunkQueue,
         pool: &mut Pool,
     ) -> bool {
         let mut bytes = pool.take();
         bytes.extend_from_slice(reply);
-        self.put(now, place, Reply::Ready(bytes), outbound, pool)
+        self.put(now, number, Reply::Ready(bytes), outbound, pool)
     }
 
     /// The same with a long reply in pieces, which are not copied.
     pub fn fill_pieces(
         &mut self,
         now: Instant,
-        place: Place,
+        number: SlotNumber,
         pieces: Vec<SharedBytes>,
         outbound: &mut ChunkQueue,
         pool: &mut Pool,
     ) -> bool {
-        self.put(now, place, Reply::Pieces(pieces), outbound, pool)
+        self.put(now, number, Reply::Pieces(pieces), outbound, pool)
     }
 
     fn put(
         &mut self,
         now: Instant,
-        place: Place,
+        number: SlotNumber,
         reply: Reply,
         outbound: &mut ChunkQueue,
         pool: &mut Pool,
     ) -> bool {
         let (bytes, held) = (reply.bytes(), reply.held());
-        match self.slot_mut(place) {
+        match self.slot_mut(number) {
             Some(slot) if matches!(slot.reply, Reply::Waiting) => slot.reply = reply,
             Some(_) | None => return false,
         }
@@ -296,8 +296,8 @@ impl Replies {
     }
 
     /// Notes that the reply of a waiting slot is known, and is written in pieces when it is at the front.
-    pub fn write_later(&mut self, now: Instant, place: Place, key: PendingKey) {
-        if let Some(Slot { reply: reply @ Reply::Waiting, mark }) = self.slot_mut(place) {
+    pub fn write_later(&mut self, now: Instant, number: SlotNumber, key: PendingKey) {
+        if let Some(Slot { reply: reply @ Reply::Waiting, mark }) = self.slot_mut(number) {
             *reply = Reply::Long(key);
             mark.let_go(now);
         }
@@ -369,8 +369,8 @@ mod tests {
             replies.next(outbound, pool, |out| out.extend_from_slice(text.as_bytes()));
         }
 
-        fn fill(&mut self, place: super::Place, text: &str) -> bool {
-            self.replies.fill(Instant::ZERO, place, text.as_bytes(), &mut self.outbound, &mut self.pool)
+        fn fill(&mut self, number: super::SlotNumber, text: &str) -> bool {
+            self.replies.fill(Instant::ZERO, number, text.as_bytes(), &mut self.outbound, &mut self.pool)
         }
 
         fn slots(&self) -> usize {

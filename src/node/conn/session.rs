@@ -3,7 +3,7 @@
 
 use crate::base::time::Instant;
 use crate::limits::{LOGIN_DELAY_MS, LOGIN_FAILURES_MAX};
-use crate::node::conn::replies::Place;
+use crate::node::conn::replies::SlotNumber;
 use crate::store::{Expiry, Version};
 use crate::wire::args::{Args, OwnedArgs};
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub(in crate::node) enum Answers {
 /// The delayed answer to a wrong password. Until it is sent no request is read.
 #[derive(Debug)]
 pub(in crate::node) struct Refusal {
-    pub(in crate::node) place: Place,
+    pub(in crate::node) slot: SlotNumber,
     pub(in crate::node) reply: Vec<u8>,
     /// A tick of the timers.
     pub(in crate::node) due: u64,

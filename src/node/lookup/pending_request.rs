@@ -10,7 +10,7 @@ use crate::base::shared_bytes::SharedBytes;
 use crate::base::slots::Slots;
 use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, PIECE_BYTES};
-use crate::node::conn::replies::Place;
+use crate::node::conn::replies::SlotNumber;
 use crate::node::ids::{ConnKey, PendingKey, PendingTag};
 use crate::node::keyspace::Keyspace;
 use crate::node::lookup::answers::{Answer, Answers};
@@ -73,7 +73,7 @@ impl Large {
 pub(in crate::node) struct PendingRequest {
     conn: ConnKey,
     /// `None`: the client wants no reply.
-    place: Option<Place>,
+    slot: Option<SlotNumber>,
     head: ReplyHead,
     form: KeyReply,
     keys: OwnedArgs,
@@ -97,7 +97,7 @@ impl PendingRequest {
     /// A pending request without results.
     pub(in crate::node) fn new(
         conn: ConnKey,
-        place: Option<Place>,
+        slot: Option<SlotNumber>,
         head: ReplyHead,
         form: KeyReply,
         keys: OwnedArgs,
@@ -105,7 +105,7 @@ impl PendingRequest {
         let waiting = keys.args().len();
         Self {
             conn,
-            place,
+            slot,
             head,
             form,
             reply_bytes: keys.bytes(),
@@ -125,8 +125,8 @@ impl PendingRequest {
     }
 
     /// Its slot among the replies of its connection; `None`: the client wants no reply.
-    pub(in crate::node) const fn place(&self) -> Option<Place> {
-        self.place
+    pub(in crate::node) const fn slot(&self) -> Option<SlotNumber> {
+        self.slot
     }
 
     pub(in crate::node) const fn protocol(&self) -> Protocol {
@@ -497,11 +497,11 @@ mod tests {
 
     #[test]
     fn values_that_are_too_long_together_are_kept_no_longer_and_those_behind_them_not_at_all() {
-        let (conn, place) = (Slots::new().insert(()), Some(Replies::default().hold()));
+        let (conn, slot) = (Slots::new().insert(()), Some(Replies::default().hold()));
         let head = Encoder::begin(Vec::new(), Protocol::Lines, b"", "GOT").head();
         let form = KeyReply { wanted: Wanted::Value, shape: Shape::One, range: None, write: |_, _, _, _| {} };
         let mut pending =
-            PendingRequest::new(conn, place, head, form, OwnedArgs::of([&b"k"[..]; 4].into_iter()));
+            PendingRequest::new(conn, slot, head, form, OwnedArgs::of([&b"k"[..]; 4].into_iter()));
         let owner: Rc<dyn AsRef<[u8]>> = Rc::new([b'x'; 40]);
         let value = SharedBytes::new(Rc::clone(&owner), 0..40);
         let kept: Vec<(bool, usize, usize)> = (0..4)
