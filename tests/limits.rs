@@ -74,14 +74,14 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
             })
             .collect();
         wait_until(&format!("{what}: it is held"), || other.stat("buffers_bytes") >= clients * bytes as u64);
-        thread::sleep(Duration::from_millis(300));
-        let (held, counted) = (server.resident_bytes() - start, other.stat("buffers_bytes"));
-        assert!(
-            held <= counted + counted / 10 + (8 << 20),
-            "{what}: {} MiB resident, {} counted",
-            mebibytes(held),
-            mebibytes(counted)
-        );
+        // The two are read one after the other, and what is not read flows into the sockets for a while.
+        let (mut held, mut counted) = (0, 0);
+        wait_until(&format!("{what}: resident memory is near what is counted"), || {
+            thread::sleep(Duration::from_millis(300));
+            (held, counted) = (server.resident_bytes().saturating_sub(start), other.stat("buffers_bytes"));
+            println!("{what}: {} MiB resident, {} counted", mebibytes(held), mebibytes(counted));
+            held <= counted + counted / 10 + (8 << 20)
+        });
         drop(all);
         wait_until(&format!("{what}: the clients are gone"), || other.stat("clients") == 1);
         // Memory that was not used for a second goes back.
