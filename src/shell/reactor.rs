@@ -195,15 +195,17 @@ impl Reactor {
         self.sort_lobby(now);
         self.resolve(now);
         self.finish_dials(now);
-        let links_are_read = self.serve(Class::Links, now.mono.after(self.shares.links_until()));
+        let links_until = now.mono.after(self.shares.links_until());
+        let links_are_read = self.serve(Class::Links, self.clock.read_again(), links_until);
         self.shares.ended(Class::Links, links_are_read);
         // If as many events came as fit, there may be more.
         if links_are_read && events.iter().count() < EVENTS {
             self.node.links_current(now);
         }
         self.flush(now.mono.after(BACKLOG_UNTIL));
-        let used = self.clock.mono().since(now.mono);
-        self.serve(Class::Clients, now.mono.after(self.shares.clients_until(used)));
+        let begin = self.clock.read_again();
+        let clients_until = now.mono.after(self.shares.clients_until(begin.mono.since(now.mono)));
+        self.serve(Class::Clients, begin, clients_until);
         // Replies do not wait for due work.
         let output_until = now.mono.after(OUTPUT_UNTIL);
         self.flush(output_until);
@@ -235,14 +237,10 @@ impl Reactor {
     }
 
     /// Runs a class for its share: reads of ready connections and steps of the node, in turns, until there is nothing
-    /// to do or `until` is reached. Returns whether there was nothing left to do.
-    fn serve(&mut self, class: Class, until: Instant) -> bool {
-        loop {
-            // Read before the sockets: the time of arrival is not after the read.
-            let now = self.clock.read_again();
-            if now.mono >= until {
-                return false;
-            }
+    /// to do or `until` is reached. Returns whether there was nothing left to do. `now` is read before the sockets: the
+    /// time of arrival is not after the read.
+    fn serve(&mut self, class: Class, mut now: Now, until: Instant) -> bool {
+        while now.mono < until {
             let has_read = class != Class::Due && self.read_next(now, class);
             let are_many = self.arrivals.len() == READ_TOGETHER;
             let has_stepped = self.deliver(now, class);
@@ -253,7 +251,9 @@ impl Reactor {
             if !has_read && !has_stepped {
                 return true;
             }
+            now = self.clock.read_again();
         }
+        false
     }
 
     /// Reads once from the connection of a class that has waited longest; from several clients, if they send little.
@@ -339,10 +339,10 @@ impl Reactor {
 
     /// Does due work for its share, or until there is none, in an iteration that began `now`.
     fn do_due_work(&mut self, now: Now, is_busy: bool) {
-        let from = self.clock.mono();
-        let connections = if is_busy { from.since(now.mono) } else { Duration::ZERO };
-        let until = from.after(self.shares.due(connections));
-        let is_done = self.serve(Class::Due, until);
+        let from = self.clock.read_again();
+        let connections = if is_busy { from.mono.since(now.mono) } else { Duration::ZERO };
+        let until = from.mono.after(self.shares.due(connections));
+        let is_done = self.serve(Class::Due, from, until);
         self.shares.ended(Class::Due, is_done);
     }
 
