@@ -10,8 +10,9 @@ use std::mem::size_of;
 /// Bytes that the system must have left in addition to an allocation.
 const RESERVE_BYTES: usize = 4 << 20;
 
-/// Bytes of a vector from which on the reserve is checked first. Smaller ones take little of it.
-const LARGE_BYTES: usize = 64 * 1024;
+/// Bytes above which memory is allocated only if the system then has the reserve left. Smaller allocations take little
+/// of it.
+pub const LARGE_BYTES: usize = 64 * 1024;
 
 /// Whether the system has memory for `bytes` bytes and the reserve at this moment.
 pub fn has_room(bytes: usize) -> bool {
@@ -28,8 +29,8 @@ pub fn has_left(bytes: usize) -> bool {
 /// that shows them in quotes.
 const REQUEST_FACTOR: usize = 5;
 
-/// Whether the system has the memory that executing a request of `bytes` bytes may take. Small requests take little of
-/// the reserve, and are not checked.
+/// Whether the system has the memory that executing a request of `bytes` bytes may take, if they are more than
+/// [`LARGE_BYTES`].
 #[inline]
 pub fn has_room_for_request(bytes: usize) -> bool {
     bytes <= LARGE_BYTES || has_room(REQUEST_FACTOR * bytes)
@@ -48,7 +49,7 @@ pub fn reserve<T>(vec: &mut Vec<T>, more: usize) -> bool {
         return true;
     }
     let bytes = more.saturating_mul(size_of::<T>());
-    (bytes < LARGE_BYTES || has_room(bytes)) && vec.try_reserve_exact(more).is_ok()
+    (bytes <= LARGE_BYTES || has_room(bytes)) && vec.try_reserve_exact(more).is_ok()
 }
 
 /// A copy of `bytes` after `zeroes` zero bytes; `None` if the system has no memory for it.

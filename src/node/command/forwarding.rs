@@ -26,7 +26,7 @@ use crate::node::lookup::broadcast;
 use crate::node::lookup::forward;
 use crate::node::lookup::forwarded::{Failure, ForwardedCommand, OnMissing, PeerCommand, Request};
 use crate::node::lookup::key_reply::{KeyReply, Shape};
-use crate::node::lookup::pending_request::{LONG_REPLY_BYTES, PendingRequest, Waiter};
+use crate::node::lookup::pending_request::{PendingRequest, Waiter};
 use crate::node::lookup::placement::{self, Verdict};
 use crate::node::lookup::table::Task;
 use crate::node::peer::link_output;
@@ -435,13 +435,8 @@ pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand)
     // Changes of the own filter before this answer must not arrive after it.
     sync::flush(state, now, *peer);
     let KeyVersion { version, state: of, .. } = key;
-    if reply.len() <= LONG_REPLY_BYTES {
-        let body = Body::Executed { hash, version, state: of, reply: &reply };
-        link_output::send_answer(state, now, *peer, *number, &body);
-    } else {
-        let body = Body::Executed { hash, version, state: of, reply: b"" };
-        link_output::send_large_answer(state, now, *peer, *number, &body, reply.into());
-    }
+    let body = Body::Executed { hash, version, state: of, reply: b"" };
+    link_output::send_reply(state, now, *peer, *number, &body, reply);
     cost
 }
 

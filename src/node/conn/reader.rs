@@ -6,13 +6,14 @@
 //! much unsent output stops as well, without the queue. So a connection holds at most one line, or one frame, and one
 //! read of input.
 
+use crate::base::memory::LARGE_BYTES;
 use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, Limits};
 use crate::node::command::prefetch::prefetch_inputs;
 use crate::node::conn::connection::{ClientProtocol, Conn};
 use crate::node::conn::phase::{CloseReason, Phase};
 use crate::node::conn::reconcile::reconcile;
-use crate::node::conn::requests::{LARGE_REQUEST_BYTES, line_limit, refuse};
+use crate::node::conn::requests::{line_limit, refuse};
 use crate::node::conn::role::Role;
 use crate::node::conn::turn::Turn;
 use crate::node::conn::{measure, pending, serving, timeouts};
@@ -160,7 +161,7 @@ fn stash(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
     let State { conns, keyspace, pool, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
     let needed = conn.progress.needed();
-    if needed > LARGE_REQUEST_BYTES
+    if needed > LARGE_BYTES
         && conn.inbound.is_small()
         && let Some(map) = keyspace.take_idle(needed)
     {

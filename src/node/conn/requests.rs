@@ -1,7 +1,7 @@
 //! Requests of clients, from the bytes at the front of the input to the handler: in lines, in RESP and in HTTP.
 
 use crate::base::buffer::OutOfMemory;
-use crate::base::memory::has_room_for_request;
+use crate::base::memory::{LARGE_BYTES, has_room_for_request};
 use crate::base::time::Now;
 use crate::limits::{Limits, RESP_ARGS_MAX};
 use crate::node::command::dispatch;
@@ -23,10 +23,6 @@ use crate::wire::resp;
 use crate::wire::resp::parse::{Progress, RequestLimits};
 use memchr::memchr;
 use std::fmt::Display;
-
-/// Bytes of a request above which it may be buffered in idle memory of the store, and is executed only if the system
-/// has memory for it.
-pub(super) const LARGE_REQUEST_BYTES: usize = 64 * 1024;
 
 /// Executes requests from the front of `input` until it holds no whole one, the step's budget is spent, the connection
 /// has to wait, or it has become a link. Returns the bytes processed.
@@ -202,7 +198,7 @@ fn serve_resp(
             [b'\r'] => return None,
             _ => {}
         }
-        let is_large = conn.progress.needed() > LARGE_REQUEST_BYTES && input.len() >= conn.progress.needed();
+        let is_large = conn.progress.needed() > LARGE_BYTES && input.len() >= conn.progress.needed();
         if is_large && !has_room_for_request(input.len()) {
             // Its end is not known before it is parsed.
             refuse(state, now, key, protocol, CloseReason::BuffersFull, OutOfMemory);

@@ -14,7 +14,8 @@
 //! | bulk | [`BULK_MAX`], in the outbound buffer | generated later |
 
 use crate::base::buffer::Pool;
-use crate::base::memory::reserve;
+use crate::base::chunk_queue::ChunkQueue;
+use crate::base::memory::{LARGE_BYTES, reserve};
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::filter::changelog::{LOG_BYTES_MAX, PIECE_BLOCKS};
@@ -39,8 +40,7 @@ const BULK_MAX: usize = 16 * 1024;
 /// filter queries for every key, and its answers must not delay the filter.
 const ANSWERS_PER_BULK: usize = PIECE_BLOCKS * BLOCK_BYTES;
 
-/// Bytes of a value above which the memory of the system is checked first.
-const LARGE_ANSWER_BYTES: usize = 64 * 1024;
+/// Bytes of an answer around its value.
 const FRAME_HEAD_BYTES_MAX: usize = 64;
 
 /// Sends a control frame, of which the state of the link bounds the number: one per heartbeat or event of the link.
@@ -154,8 +154,8 @@ pub(in crate::node) fn append_answer(
 ) {
     let Some(queues) = conn.link_queues.as_deref_mut() else { return };
     let written = queues.append(Class::Answer, &mut conn.outbound, pool, |out| {
-        let large = if let Body::Value { value, .. } = body { value.len() } else { 0 };
-        let has_memory = large <= LARGE_ANSWER_BYTES || reserve(out, large + FRAME_HEAD_BYTES_MAX);
+        let value = if let Body::Value { value, .. } = body { value.len() } else { 0 };
+        let has_memory = value <= LARGE_BYTES || reserve(out, value + FRAME_HEAD_BYTES_MAX);
         put(out, clock, request, if has_memory { body } else { &Body::NotTaken });
     });
     queues.answered_bytes = queues.answered_bytes.saturating_add(written);
@@ -168,27 +168,39 @@ pub(in crate::node) fn append_large_answer(
     clock: u64,
     request: u32,
     body: &Body<'_>,
-    bytes: SharedBytes,
+    value: SharedBytes,
 ) {
-    let Some(queues) = conn.link_queues.as_deref_mut() else { return };
-    let length = bytes.len();
-    let put = |out: &mut Vec<u8>| put_without_end(out, clock, request, body, length);
-    let written = queues.append_shared(Class::Answer, &mut conn.outbound, pool, put, bytes);
-    queues.answered_bytes = queues.answered_bytes.saturating_add(written);
+    let length = value.len();
+    let head = |out: &mut Vec<u8>| put_without_end(out, clock, request, body, length);
+    append_in_two(conn, pool, head, |queue, pool| queue.push_shared(value, pool));
 }
 
-/// The same by the peer.
-pub(in crate::node) fn send_large_answer(
+/// Sends the reply to a command of the peer as the last field of an answer, which is empty in `body`.
+pub(in crate::node) fn send_reply(
     state: &mut State,
     now: Now,
     peer: PeerKey,
     request: u32,
     body: &Body<'_>,
-    bytes: SharedBytes,
+    reply: Vec<u8>,
 ) {
     with_link(state, now, peer, |conn, pool, clock| {
-        append_large_answer(conn, pool, clock, request, body, bytes);
+        let length = reply.len();
+        let head = |out: &mut Vec<u8>| put_without_end(out, clock, request, body, length);
+        append_in_two(conn, pool, head, |queue, pool| queue.push_chunk(reply, pool));
     });
+}
+
+/// Appends an answer: `head` writes it without its last field, which `push` appends.
+fn append_in_two(
+    conn: &mut Conn,
+    pool: &mut Pool,
+    head: impl FnOnce(&mut Vec<u8>),
+    push: impl FnOnce(&mut ChunkQueue, &mut Pool),
+) {
+    let Some(queues) = conn.link_queues.as_deref_mut() else { return };
+    let written = queues.append_and_push(Class::Answer, &mut conn.outbound, pool, head, push);
+    queues.answered_bytes = queues.answered_bytes.saturating_add(written);
 }
 
 /// Whether there is bulk for a peer.

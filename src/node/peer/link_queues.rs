@@ -8,7 +8,6 @@
 
 use crate::base::buffer::Pool;
 use crate::base::chunk_queue::ChunkQueue;
-use crate::base::shared_bytes::SharedBytes;
 use crate::wire::frame::frame_bytes;
 
 /// Bytes in the outbound buffer of a link above which frames wait in the queue of their class.
@@ -49,19 +48,19 @@ impl LinkQueues {
         out.len() - before
     }
 
-    /// The same for a frame that ends with shared bytes, before which `write` appends the rest.
-    pub(in crate::node) fn append_shared(
+    /// The same for a frame whose end is not copied: `write` appends the rest, `push` then the end.
+    pub(in crate::node) fn append_and_push(
         &mut self,
         class: Class,
         outbound: &mut ChunkQueue,
         pool: &mut Pool,
         write: impl FnOnce(&mut Vec<u8>),
-        bytes: SharedBytes,
+        push: impl FnOnce(&mut ChunkQueue, &mut Pool),
     ) -> usize {
         let queue = self.queue_for(class, outbound);
         let before = queue.len();
         write(queue.back(pool));
-        queue.push_shared(bytes, pool);
+        push(queue, pool);
         queue.len() - before
     }
 
