@@ -4,7 +4,6 @@
 //! cargo, and their own unit tests run here, which a benchmark without the test harness does not run.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 #![allow(clippy::duplicate_mod, reason = "both benchmarks start servers, and each is a program of its own")]
 
 #[path = "../benches/compare/main.rs"]

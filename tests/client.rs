@@ -1,7 +1,5 @@
 //! `olivia ask`, `olivia top` and `olivia bench` as processes, with a node.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 mod common;
 
 use common::server::Launch;
@@ -44,8 +42,6 @@ fn reply_is_printed_one_field_per_line_and_the_mesh_as_a_table() {
         let cells: Vec<&str> = row.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect();
         assert_eq!((cells.len(), cells.get(4).copied()), (8, Some(keys)), "{top}");
     }
-    second.end_well();
-    first.end_well();
 }
 
 #[test]
@@ -88,7 +84,6 @@ fn bench_measures_and_verifies_in_every_protocol_and_loop() {
     assert!(printed(&["bench", "--help"]).starts_with("olivia bench: load a server"));
     assert!(printed(&["ask", "--help"]).starts_with("usage: olivia ask HOST:PORT 'REQUEST'"));
     assert!(printed(&["top", "-h"]).starts_with("usage: olivia top HOST:PORT"));
-    server.end_well();
 }
 
 #[test]
@@ -134,5 +129,4 @@ fn errors_are_reported_in_one_line_and_by_the_exit_code() {
     }
     let output = olivia(&["ask", &addr, "SET a:1"], Some("a \"b\""));
     assert_eq!(output.stdout, b"a:1\n");
-    server.end_well();
 }

@@ -4,7 +4,6 @@
 //! Not here: faults between two hosts, which `tests/namespaces.rs` tests.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod common;
 
@@ -40,11 +39,6 @@ fn set_keys(client: &mut Client, from: &str, count: usize) {
     assert!(reply.starts_with(":SAT "), "{reply}");
 }
 
-fn all_end_well(nodes: Vec<Server>) {
-    nodes.iter().for_each(|node| node.signal("TERM"));
-    nodes.into_iter().for_each(Server::ended_well);
-}
-
 #[test]
 fn key_set_on_any_of_three_nodes_is_found_from_all() {
     for (name, launch) in [("open", (|launch| launch) as fn(Launch) -> Launch), ("closed", with_secret)] {
@@ -70,8 +64,6 @@ fn key_set_on_any_of_three_nodes_is_found_from_all() {
             lasts == ":LASTS brief:100,from1-1:never" || lasts == ":LASTS brief:99,from1-1:never",
             "{lasts}"
         );
-        drop(clients);
-        all_end_well(nodes);
     }
 }
 
@@ -90,7 +82,6 @@ fn one_configured_peer_is_enough_to_discover_all() {
         others.sort_unstable();
         assert_eq!(peers, others);
     }
-    all_end_well(nodes);
 }
 
 #[test]
@@ -102,7 +93,7 @@ fn killed_node_is_unlinked_at_once_and_its_successor_is_a_new_member() {
     wait_for_value(&mut clients[1], "lost-9", "9");
     let identity = clients[2].stat_text("node_id");
     let (base, addr) = (nodes[0].addr(), nodes[2].addr());
-    nodes[2].signal("KILL");
+    nodes[2].kill();
     clients.pop();
     // A dead link is detected by its reset: no heartbeat is due for a minute.
     for client in &mut clients {
@@ -122,15 +113,13 @@ fn killed_node_is_unlinked_at_once_and_its_successor_is_a_new_member() {
         (0..10).for_each(|n| wait_for_value(client, &format!("new-{n}"), &n.to_string()));
         assert_eq!(client.ask("GET lost-1"), ":GOT ");
     }
-    drop((clients, again));
-    all_end_well(nodes);
 }
 
 #[test]
 fn base_node_without_configured_peers_is_linked_again_after_its_restart() {
     let mut nodes = mesh("base", 3, with_secret);
     let addr = nodes[0].addr();
-    nodes[0].signal("KILL");
+    nodes[0].kill();
     let mut second = nodes[1].connect();
     wait_until("the base is gone", || second.stat("peers_linked") == 1);
     nodes[0] =
@@ -139,8 +128,6 @@ fn base_node_without_configured_peers_is_linked_again_after_its_restart() {
     wait_for_peers(&mut base, 2);
     set_keys(&mut second, "second", 1);
     wait_for_value(&mut base, "second-0", "0");
-    drop((base, second));
-    all_end_well(nodes);
 }
 
 #[test]
@@ -164,8 +151,6 @@ fn stopped_node_costs_three_timeouts_and_is_unlinked_after_three_heartbeats() {
     nodes[2].signal("CONT");
     wait_for_peers(&mut client, 2);
     (0..50).for_each(|n| wait_for_value(&mut client, &format!("still-{n}"), &n.to_string()));
-    drop(client);
-    all_end_well(nodes);
 }
 
 #[test]
@@ -182,8 +167,6 @@ fn node_paused_for_a_moment_stays_linked() {
     assert_eq!(client.ask("GET moment-1"), ":GOT moment-1:1");
     assert_eq!(client.stat("lookup_timeouts"), 1);
     assert!(!nodes[0].log().contains("link to "), "{}", nodes[0].log());
-    drop(client);
-    all_end_well(nodes);
 }
 
 #[test]
@@ -205,10 +188,7 @@ fn node_with_another_secret_is_refused_and_both_log_why() {
         assert_eq!(client.ask("GET own,theirs"), ":GOT own:1", "{name}");
         assert_eq!(member.connect().ask("GET own"), ":GOT ", "{name}");
         assert_eq!(member.connect().stat("peers_linked"), 0);
-        drop(client);
-        stranger.end_well();
     }
-    member.end_well();
 }
 
 #[test]
@@ -227,8 +207,6 @@ fn nodes_that_dial_each_other_at_once_keep_one_link() {
         wait_for_value(&mut clients[1], "zero-2", "2");
         wait_for_value(&mut clients[0], "one-2", "2");
         assert!(clients.iter_mut().all(|client| client.stat("peers_linked") == 1));
-        drop(clients);
-        all_end_well(nodes);
     }
 }
 
@@ -259,7 +237,6 @@ fn node_behind_a_mapped_port_is_dialled_at_the_address_that_it_advertises() {
     assert_eq!(behind.connect().ask("SET a:1"), ":SAT a:1");
     wait_for_value(&mut third.connect(), "a", "1");
     assert!(third.connect().ask("REQUEST peers").contains(&advertised.to_string()));
-    all_end_well(vec![seed, behind, third]);
 }
 
 #[test]
@@ -271,8 +248,6 @@ fn node_configured_as_its_own_peer_is_alone_and_ready() {
     assert_eq!(client.ask("REQUEST peers"), ":FULFILLED ");
     assert_eq!(client.ask("SET a:1"), ":SAT a:1");
     assert_eq!(client.ask("GET a"), ":GOT a:1");
-    drop(client);
-    node.end_well();
 }
 
 #[test]
@@ -286,8 +261,6 @@ fn node_whose_peer_comes_later_serves_its_own_keys_until_then() {
     let late = with_secret(Launch::new("late")).port(port).start();
     wait_for_peers(&mut client, 1);
     wait_for_value(&mut late.connect(), "a", "1");
-    drop(client);
-    all_end_well(vec![early, late]);
 }
 
 #[test]
@@ -297,9 +270,7 @@ fn node_that_drains_is_unlinked_at_once() {
     let mut client = nodes[0].connect();
     set_keys(&mut nodes[1].connect(), "bye", 3);
     wait_for_value(&mut client, "bye-0", "0");
-    nodes.pop().unwrap().end_well();
+    drop(nodes.pop());
     wait_until("it is gone", || client.stat("peers_linked") == 0);
     assert_eq!(client.ask("GET bye-0,bye-1"), ":GOT ");
-    drop(client);
-    all_end_well(nodes);
 }

@@ -2,8 +2,6 @@
 //!
 //! Only runs that open no socket; the effect of settings is tested elsewhere.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

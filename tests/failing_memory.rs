@@ -6,7 +6,6 @@
 
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "a global allocator is one by an unsafe trait")]
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod kit;
 

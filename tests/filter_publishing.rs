@@ -1,8 +1,6 @@
 //! The delay until new keys are published, in steps of a node with a virtual clock: a step is an iteration of a busy
 //! event loop, 1 ms. Peers read their links at once.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 mod kit;
 
 use kit::ClientId;

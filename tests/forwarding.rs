@@ -1,8 +1,6 @@
 //! Counters, locks and deletions on several nodes at once: whole nodes whose frames arrive in random order, over links
 //! that break and come back. A command is carried out once, or its outcome is unknown.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 mod kit;
 
 use kit::mesh::Mesh;

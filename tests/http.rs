@@ -1,8 +1,6 @@
 //! HTTP over TCP: the probes, the metrics, the document of the page, and slow heads. Short and constant replies are in
 //! `tests/sessions/http.txt`.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 mod common;
 
 use common::server::{Launch, Server};
@@ -102,9 +100,6 @@ fn figures_are_read_by_scrapers_in_both_formats() {
     assert_eq!(open.content_type, "application/openmetrics-text; version=1.0.0; charset=utf-8");
     assert!(open.body.ends_with("\n# EOF\n") && open.body.contains("\n# TYPE olivia_hits counter\n"));
     assert!(families(&open.body).contains("olivia_build"));
-    drop(client);
-    second.end_well();
-    first.end_well();
 }
 
 /// The names of figures in a text.
@@ -130,7 +125,6 @@ fn dashboard_and_alerts_name_only_figures_that_there_are() {
             assert!(is_there, "{name} names {figure}");
         }
     }
-    server.end_well();
 }
 
 #[test]
@@ -140,7 +134,6 @@ fn readiness_counts_the_configured_peers_that_are_linked() {
     wait_until("the peer was tried", || get(&server, "/readyz", "A: b").status == 200);
     assert_eq!(get(&server, "/readyz", "A: b").body, "ready\nconfigured peers linked: 0/1\n");
     assert_eq!(get(&server, "/livez", "A: b").body, "live\n");
-    server.end_well();
 }
 
 #[test]
@@ -185,8 +178,6 @@ fn page_and_status_show_figures_but_no_keys_and_no_values() {
         !page.body.contains("http://") || !page.body.replace("http://www.w3.org", "").contains("http://")
     );
     assert_eq!(client.stat("http_requests"), 4);
-    drop(client);
-    server.end_well();
 }
 
 #[test]
@@ -218,8 +209,6 @@ fn many_figures_requested_in_a_row_are_answered_one_by_one() {
         assert!(body.starts_with(b"# HELP "), "{}", body.escape_ascii());
     }
     writer.join().unwrap();
-    drop(reader);
-    server.end_well();
 }
 
 #[test]
@@ -229,7 +218,6 @@ fn head_that_does_not_end_is_answered_and_closed() {
     client.send("GET /livez HTTP/1.1\r\nHost: localhost\r\n");
     let (text, _) = client.rest();
     assert!(text.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{text:?}");
-    server.end_well();
 }
 
 #[test]
@@ -242,7 +230,6 @@ fn tls_is_answered_at_once_with_an_error() {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert!(text.starts_with(":ERR this port does not speak TLS"), "{text}");
-    server.end_well();
 }
 
 #[test]
@@ -257,6 +244,4 @@ fn figures_behind_a_password_need_it() {
     let mut client = server.connect();
     client.ask("AUTH \"open sesame\"");
     assert_eq!(client.stat("auth_failures"), 4);
-    drop(client);
-    server.end_well();
 }

@@ -1,7 +1,5 @@
 //! Times of requests in the histograms and the log of slow requests, with a virtual clock.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 mod kit;
 
 use kit::ClientId;

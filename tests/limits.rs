@@ -4,7 +4,6 @@
 //! Not here: limits that are reached without a socket, in `tests/limits_virtual.rs`.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod common;
 
@@ -36,8 +35,6 @@ fn slow_reader_is_closed_and_others_are_served_meanwhile() {
     wait_until("its buffers are given back", || other.stat("buffers_bytes") < 256 * 1024);
     let (replies, _) = slow.rest();
     assert!(replies.lines().count() < 2_000);
-    drop(other);
-    server.end_well();
 }
 
 #[test]
@@ -95,8 +92,6 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
         );
         assert!(left <= 16 << 20, "{what}: {} MiB more than at the start", mebibytes(left));
     }
-    drop(other);
-    server.end_well();
 }
 
 /// A full node whose resident memory is compared with its limits after each group of requests.
@@ -151,7 +146,7 @@ fn resident_memory_of_a_full_node_keeps_to_its_limits() {
     watched.set("values with a TTL", &[20, 1_000, 3_000], true);
     thread::sleep(Duration::from_millis(1_200));
     watched.set("after the expiry", &[500], false);
-    let peer = Launch::new("resident-peer").peer(addr).start();
+    let _peer = Launch::new("resident-peer").peer(addr).start();
     wait_for_peers(&mut watched.client, 1);
     watched.set("with a peer", &[100, 30_000], false);
     let mut clients: Vec<Client> = (0..1_000).map(|_| watched.server.connect()).collect();
@@ -159,9 +154,6 @@ fn resident_memory_of_a_full_node_keeps_to_its_limits() {
     clients.iter_mut().for_each(|client| client.send(&format!("GET {last}\n").repeat(3)));
     watched.set("with 1,000 clients that do not read", &[300_000, 50], false);
     assert!(watched.client.stat("evictions") > 50_000);
-    drop(clients);
-    watched.server.end_well();
-    peer.end_well();
 }
 
 #[test]
@@ -217,7 +209,6 @@ fn large_requests_without_memory_for_them_get_errors_and_the_node_goes_on() {
             let mut other = server.connect();
             assert_eq!(other.ask("PING"), "0:PONG 1", "{name}: {}", &kind[..19]);
         }
-        server.end_well();
     }
 }
 
@@ -234,8 +225,6 @@ fn paused_client_that_goes_away_is_noticed_at_once() {
     wait_until("all are forgotten", || other.stat("clients") == 1);
     assert_eq!(other.stat("connections_closed_lost"), 10);
     wait_until("their memory is freed", || other.stat("buffers_bytes") < 256 * 1024);
-    drop(other);
-    server.end_well();
 }
 
 #[test]
@@ -266,7 +255,6 @@ fn client_over_clients_max_gets_an_error_and_connects_later() {
     });
     drop(clients);
     wait_until("all files are closed", || server.open_files() == files);
-    server.end_well();
 }
 
 #[test]
@@ -285,8 +273,6 @@ fn refused_client_that_sent_first_can_read_the_reason() {
         let (text, end) = client.rest();
         assert!(text.starts_with(":ERR client limit reached (clients_max = 1)"), "{text:?} and {end:?}");
     }
-    drop(first);
-    server.end_well();
 }
 
 #[test]
@@ -316,8 +302,6 @@ fn connections_opened_and_closed_in_any_way_leave_no_file_and_no_memory() {
     wait_until("all files are closed", || server.open_files() == files);
     let more = server.resident_bytes().saturating_sub(start);
     assert!(more <= 4 << 20, "{} KiB more than at the start", more >> 10);
-    drop(other);
-    server.end_well();
 }
 
 #[test]
@@ -339,7 +323,6 @@ fn error_about_a_long_line_is_readable_though_the_client_sends_on() {
         assert!(writer.join().unwrap(), "what it sent on was not taken");
     }
     counts(&server, "connections_closed_protocol", 20);
-    server.end_well();
 }
 
 #[test]
@@ -356,7 +339,6 @@ fn client_that_never_stops_sending_behind_an_error_is_closed_all_the_same() {
     writer.join().unwrap();
     counts(&server, "connections_closed_protocol", 1);
     wait_until("its file is closed", || server.open_files() == files);
-    server.end_well();
 }
 
 #[test]
@@ -372,8 +354,6 @@ fn nothing_behind_a_head_of_http_is_carried_out() {
     assert_eq!(client.ask("GET key"), ":GOT ");
     assert_eq!(client.stat("connections_closed_browser"), 1);
     server.wait_for_log("it sends HTTP");
-    drop(client);
-    server.end_well();
 }
 
 #[test]
@@ -399,7 +379,6 @@ fn wrong_passwords_are_logged_with_their_address_at_a_bounded_rate() {
     let is_logged = |addr: &&SocketAddr| log.contains(&format!("wrong password from {addr}: 1 of 10"));
     let lines = addrs.iter().filter(is_logged).count();
     assert!((10..=most).contains(&lines), "{lines} lines");
-    server.end_well();
 }
 
 #[test]
@@ -413,8 +392,6 @@ fn clients_max_is_lowered_to_the_file_descriptor_limit() {
     }
     let (sentence, _) = server.connect().rest();
     assert!(sentence.starts_with(":ERR client limit reached (clients_max = 10)"), "{sentence}");
-    drop(clients);
-    server.end_well();
 }
 
 #[test]
@@ -438,6 +415,4 @@ fn node_full_of_clients_is_dialled_and_dials() {
     for mut client in silent {
         assert!(client.rest().0.starts_with(":ERR client limit reached (clients_max = 10)"));
     }
-    drop(clients);
-    [dialling, dialled, full].into_iter().for_each(Server::end_well);
 }

@@ -1,8 +1,6 @@
 //! The limits of the mesh, each reached by peers and clients for this purpose, on a node with a virtual clock. Limits
 //! that a hostile peer reaches are in `tests/hostile`, those of one node alone in `tests/limits_virtual.rs`.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 mod kit;
 
 use kit::ClientId;

@@ -1,8 +1,6 @@
 //! The limits of one node, each reached by a client for this purpose, on a node with a virtual clock. The messages of
 //! limits are in `tests/sessions`; invariants under any client are in `tests/mesh`.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 mod kit;
 
 use kit::{ClientId, Driver, ELSEWHERE, ms};

@@ -1,8 +1,6 @@
 //! Links between nodes, with every order of events at the two ends: whole nodes, and a network in which the test
 //! selects the next delivery. Nothing is random, and only the test advances time.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 mod kit;
 
 use kit::mesh::Mesh;

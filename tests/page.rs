@@ -1,7 +1,5 @@
 //! The page in a real browser, headless Chromium; where it is not installed the tests print that and pass.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 mod common;
 mod kit;
 
@@ -224,7 +222,7 @@ fn page_shows_one_node_and_a_mesh_and_which_peer_has_gone() {
     assert!(alone.contains("<b>3</b><small>3 set") && alone.contains("No other node is known"), "{alone}");
     has_no_error(&log);
     let launch = |name| Launch::new(name).peer(first.addr()).start();
-    let second = launch("page-second");
+    let mut second = launch("page-second");
     wait_until("one is linked", || client.stat("peers_linked") == 1);
     let (one, log) = open(&browser, "one", first.addr(), 3);
     assert!(one.contains("Mesh: 1 of 1 other nodes linked"), "{one}");
@@ -251,15 +249,12 @@ fn page_shows_one_node_and_a_mesh_and_which_peer_has_gone() {
     assert!(mesh.contains(&format!("<th scope=\"row\">{own}</th><td></td><td>lines</td>")), "{own}: {mesh}");
     has_no_error(&log);
     let gone = second.addr();
-    second.signal("KILL");
+    second.kill();
     wait_until("the link is gone", || client.stat("peers_linked") == 2);
     let (after, log) = open(&browser, "after", first.addr(), 3);
     assert!(after.contains("Mesh: 2 of 3 other nodes linked"), "{after}");
     assert!(!after.contains(&format!("<th scope=\"row\">{gone}</th><td class=\"good\">")), "{after}");
     has_no_error(&log);
-    drop(client);
-    others.into_iter().for_each(common::server::Server::end_well);
-    first.end_well();
 }
 
 #[test]

@@ -3,7 +3,6 @@
 //! The example is built by `cargo test` with everything else, not for this test alone.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod common;
 

@@ -21,8 +21,6 @@
 //!
 //! Escapes: `\n` `\r` `\\` `\xHH`, and `\*N{text}` for N times that text.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 mod kit;
 
 use kit::{ClientId, Driver, LOOPBACK};

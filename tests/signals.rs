@@ -1,7 +1,6 @@
 //! Shutdown and reload of the program: the effect of SIGTERM, SIGINT and SIGHUP on connections.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod common;
 
@@ -64,7 +63,7 @@ fn sigterm_under_load_sends_whole_replies_in_order_and_bye() {
     let answered = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..6).map(|_| load(&server, &answered)).collect();
     wait_until("the load is on", || answered.load(Ordering::Relaxed) > 20_000);
-    server.end_well();
+    drop(server);
     for client in clients {
         assert!(client.join().unwrap() > 0);
     }
@@ -119,8 +118,6 @@ fn unread_requests_at_the_signal_are_answered() {
     let whole = format!("{}:BYE \n", ":GOT key:value\n".repeat(50));
     let cut = clients.iter_mut().filter_map(|client| Some(client.rest().0).filter(|text| *text != whole));
     assert_eq!(cut.count(), 0, "clients got no answer to what they had sent before the signal");
-    drop(clients);
-    server.ended_well();
 }
 
 #[test]
@@ -132,8 +129,6 @@ fn client_accepted_just_before_the_signal_is_answered() {
     server.signal("TERM");
     server.signal("CONT");
     assert_eq!(client.rest().0, "0:PONG 1\n:BYE \n");
-    drop(client);
-    server.ended_well();
 }
 
 /// A client that requests more than the system's buffers hold, and reads nothing.
@@ -160,7 +155,7 @@ fn client_that_reads_nothing_delays_shutdown_by_drain_ms_at_most() {
     let server = Launch::new("deaf").limit("drain_ms", 700).start();
     let mut deaf = deaf_client(&server);
     let begin = Instant::now();
-    server.end_well();
+    drop(server);
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     // Its input is cut somewhere, but no BYE stands in the middle of a reply.
     while let Ok(line) = deaf.try_line() {
@@ -178,8 +173,6 @@ fn slow_client_gets_all_replies_and_bye_during_drain() {
         assert!(slow.line().starts_with(":GOT key:vvv"));
     }
     assert_eq!(slow.rest(), (":BYE \n".to_owned(), End::Eof));
-    drop(slow);
-    server.ended_well();
 }
 
 #[test]
@@ -214,8 +207,6 @@ fn new_connections_are_refused_during_drain() {
     let used = server.cpu_ticks() - before;
     assert!(used <= 3, "{used} ticks of 10 ms while only a deaf client was waited for");
     while slow.line() != ":BYE " {}
-    drop(slow);
-    server.ended_well();
 }
 
 #[test]
@@ -264,7 +255,6 @@ fn reload_of_a_broken_file_changes_nothing() {
         assert_eq!(client.ask("AUTH right"), ":WELCOME ");
     }
     assert_eq!(server.log().matches("configuration not changed").count(), 3);
-    server.end_well();
 }
 
 #[test]
@@ -274,7 +264,6 @@ fn reload_logs_what_needs_a_restart() {
     server.signal("HUP");
     server.wait_for_log("bind stays 127.0.0.1 until a restart (configured: 127.0.0.2)");
     assert_eq!(server.connect().ask("PING"), "0:PONG 1");
-    server.end_well();
 }
 
 #[test]
@@ -284,5 +273,4 @@ fn closed_standard_error_does_not_stop_the_node() {
         server.signal("HUP");
         assert_eq!(server.connect().ask("PING"), "0:PONG 1");
     }
-    server.end_well();
 }

@@ -3,7 +3,6 @@
 //! Not here: code that depends on the program's internals.
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails is a test that fails")]
 
 pub mod client;
 pub mod mesh;

@@ -2,6 +2,7 @@
 
 use super::client::Client;
 use super::{WAIT_MAX, wait_until};
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -147,6 +148,7 @@ impl Launch {
         });
         Server {
             child,
+            is_ending: Cell::new(false),
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             log,
             listener: Some(listener),
@@ -182,10 +184,12 @@ fn keep(stderr: ChildStderr, log: &Mutex<String>, last: Option<&str>) {
     }
 }
 
-/// A running program, killed on drop.
+/// A running program, ended on drop.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
+    /// The test has sent it a signal that ends it.
+    is_ending: Cell<bool>,
     addr: SocketAddr,
     log: Arc<Mutex<String>>,
     listener: Option<JoinHandle<()>>,
@@ -216,10 +220,17 @@ impl Server {
         fs::write(self.home.join("olivia.toml"), text).unwrap();
     }
 
-    /// Sends it a signal: `TERM`, `INT`, `HUP`.
+    /// Sends it a signal: `TERM`, `INT`, `HUP`, `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
+        self.is_ending.set(self.is_ending.get() || ["TERM", "INT"].contains(&name));
         let command = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.end();
     }
 
     pub fn has_ended(&mut self) -> bool {
@@ -230,26 +241,16 @@ impl Server {
     pub fn end(&mut self) -> (Option<i32>, String) {
         let begin = Instant::now();
         while !self.has_ended() {
-            assert!(begin.elapsed() < WAIT_MAX, "the program does not end; its log:\n{}", self.log());
+            if begin.elapsed() > WAIT_MAX {
+                _ = self.child.kill();
+                panic!("the program does not end; its log:\n{}", self.log());
+            }
             thread::sleep(std::time::Duration::from_millis(5));
         }
         if let Some(listener) = self.listener.take() {
             listener.join().unwrap();
         }
         (self.child.wait().unwrap().code(), self.log())
-    }
-
-    /// Sends SIGTERM and checks that it exits with code 0.
-    pub fn end_well(self) {
-        self.signal("TERM");
-        self.ended_well();
-    }
-
-    /// Checks that it exits with code 0 and did not panic.
-    pub fn ended_well(mut self) {
-        let (code, log) = self.end();
-        assert_eq!(code, Some(0), "{log}");
-        assert!(!log.contains("panicked"), "{log}");
     }
 
     /// Returns the CPU time that it has used, in ticks of 10 ms.
@@ -274,9 +275,18 @@ impl Server {
 }
 
 impl Drop for Server {
+    /// Ends it with SIGTERM, and checks that it exits with code 0 and did not panic; not if the test fails, or has
+    /// killed it or looked at its end.
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.home);
+        if self.listener.is_some() && !thread::panicking() {
+            if !self.is_ending.get() {
+                self.signal("TERM");
+            }
+            let (code, log) = self.end();
+            assert!(code == Some(0) && !log.contains("panicked"), "{code:?}: {log}");
+        }
+        _ = self.child.kill();
+        _ = self.child.wait();
+        _ = fs::remove_dir_all(&self.home);
     }
 }

@@ -4,8 +4,6 @@
 //! `OLIVIA_FUZZ_SEED` selects other inputs; `OLIVIA_FUZZ_SECONDS` is a time per target instead of a fixed number of
 //! inputs. Add an input that has failed to `corpus/`.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 mod config;
 mod frame;
 mod handshake;

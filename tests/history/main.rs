@@ -6,7 +6,6 @@
 //! where these cannot be made the tests print that and pass. The preloaded library of `clock.c` moves the clocks.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails is a test that fails")]
 
 mod checker;
 #[path = "../common/mod.rs"]
@@ -312,8 +311,7 @@ fn history(name: &str, count: u8, faults: &[Fault], seconds: u64) {
                 run.net.rule("delete", node, loss);
             }
             Fault::Kill => {
-                servers[node].signal("KILL");
-                servers[node].end();
+                servers[node].kill();
                 happened.kills.push((node, run.now()));
                 servers[node] = Launch::start(launch(&run.net, node));
             }

@@ -4,8 +4,6 @@
 //! One node with a virtual clock, and a peer whose bytes the test controls; see `tests/kit/peer.rs`. The limits of the
 //! mesh that correct peers reach are in `tests/limits_mesh.rs`, whole meshes in `tests/mesh`.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 #[path = "../kit/mod.rs"]
 mod kit;
 

@@ -4,7 +4,6 @@
 
 #![allow(dead_code, reason = "each target that includes this file uses a part of it")]
 #![allow(unused_imports, reason = "each target that includes this file uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 pub mod contract;
 pub mod driver;

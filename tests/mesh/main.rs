@@ -18,8 +18,6 @@
 //!
 //! Not here: sockets and real time.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
-
 mod agenda;
 mod alone;
 mod appended;

@@ -9,8 +9,6 @@
 //! Not in the model: several keys, more than three nodes, hedged lookups, limits of clocks, tables and queues,
 //! transfers of values. The simulator, `tests/mesh`, covers these with the real code.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails is a test that fails")]
-
 mod actions;
 mod handlers;
 #[path = "../kit/mod.rs"]
