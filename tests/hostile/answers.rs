@@ -1,6 +1,6 @@
 //! Answers without a query, twice, late or for another key, and answers that never come.
 
-use crate::kit::peer::{Face, Link, Received, World, deltas, head, heartbeat, ms, none};
+use crate::kit::peer::{Face, Link, Received, World, deltas, head, heartbeat, linked, ms, none};
 use crate::kit::resp;
 use olivia::config::Config;
 use olivia::limits::Limits;
@@ -11,12 +11,19 @@ fn value(hash: u64, value: &[u8]) -> Body<'_> {
     Body::Value { hash, version: 1, left_ms: None, value }
 }
 
-/// A peer whose filter claims `far`, and nothing else.
-fn claims_far(world: &mut World, face: &Face) -> Link {
+/// Links a peer whose filter claims `far`, and nothing else.
+fn link_claimant(world: &mut World, face: &Face) -> Link {
     let mut link = world.known(face);
     world.driver.send(link.conn, deltas(0, &[world.hash("far")]));
     assert_eq!(world.frames(&mut link), []);
     link
+}
+
+/// A node with such a peer.
+fn claims_far() -> (World, Face, Link) {
+    let (mut world, face) = World::open();
+    let link = link_claimant(&mut world, &face);
+    (world, face, link)
 }
 
 /// Requests `far`; returns the number of the query that follows.
@@ -29,8 +36,7 @@ fn queried(world: &mut World, link: &mut Link) -> u32 {
 
 #[test]
 fn answers_without_a_query_change_nothing() {
-    let mut world = World::new(Config::default());
-    let mut link = claims_far(&mut world, &Face::new(1));
+    let (mut world, _, mut link) = claims_far();
     let far = world.hash("far");
     for request in [0, 1, 2, u32::MAX] {
         world.send(&link, &[(request, value(far, b"forged")), (request, none(far))]);
@@ -41,26 +47,22 @@ fn answers_without_a_query_change_nothing() {
     world.send(&link, &[(request, value(far, b"true"))]);
     assert_eq!(world.replies(), ":GOT far:true\n");
     assert_eq!(world.driver.node.stats().answers_late, 9);
-    world.check();
 }
 
 #[test]
 fn duplicate_answer_counts_once() {
-    let mut world = World::new(Config::default());
-    let mut link = claims_far(&mut world, &Face::new(1));
+    let (mut world, _, mut link) = claims_far();
     let far = world.hash("far");
     let request = queried(&mut world, &mut link);
     world.send(&link, &[(request, value(far, b"1")), (request, value(far, b"2")), (request, none(far))]);
     assert_eq!(world.replies(), ":GOT far:1\n");
     let stats = world.driver.node.stats();
     assert_eq!((stats.lookup_hits, stats.query_hits, stats.answers_late), (1, 1, 2));
-    world.check();
 }
 
 #[test]
 fn lookup_from_before_a_write_does_not_answer_a_request_after_it() {
-    let mut world = World::new(Config::default());
-    let mut link = claims_far(&mut world, &Face::new(1));
+    let (mut world, _, mut link) = claims_far();
     let far = world.hash("far");
     let before = queried(&mut world, &mut link);
     let other = world.driver.client();
@@ -77,13 +79,11 @@ fn lookup_from_before_a_write_does_not_answer_a_request_after_it() {
     );
     world.send(&link, &[(after[0], value(far, b"old"))]);
     assert_eq!(world.driver.take(other), "$-1\r\n");
-    world.check();
 }
 
 #[test]
 fn answer_for_another_key_is_dropped() {
-    let mut world = World::new(Config::default());
-    let mut link = claims_far(&mut world, &Face::new(1));
+    let (mut world, _, mut link) = claims_far();
     let (far, own) = (world.hash("far"), world.hash("own"));
     let request = queried(&mut world, &mut link);
     world.send(&link, &[(request, value(own, b"forged")), (request, none(own))]);
@@ -97,13 +97,11 @@ fn answer_for_another_key_is_dropped() {
     world.driver.pass(ms(100));
     assert_eq!(world.replies(), ":GOT \n");
     assert_eq!(world.ask("GET own\n"), ":GOT own:1\n");
-    world.check();
 }
 
 #[test]
 fn answer_after_the_timeout_is_dropped() {
-    let mut world = World::new(Config::default());
-    let mut link = claims_far(&mut world, &Face::new(1));
+    let (mut world, _, mut link) = claims_far();
     let far = world.hash("far");
     let request = queried(&mut world, &mut link);
     world.driver.pass(ms(100));
@@ -118,14 +116,13 @@ fn answer_after_the_timeout_is_dropped() {
     assert_eq!(world.replies(), "");
     world.send(&link, &[(next, none(far))]);
     assert_eq!(world.replies(), ":GOT \n");
-    world.check();
 }
 
 #[test]
 fn answer_over_a_replaced_link_is_dropped() {
     let mut world = World::new(Config::default());
     let face = Face::new(1);
-    let mut old = claims_far(&mut world, &face);
+    let mut old = link_claimant(&mut world, &face);
     let far = world.hash("far");
     let request = queried(&mut world, &mut old);
     let mut new = world.dial(&face);
@@ -140,7 +137,6 @@ fn answer_over_a_replaced_link_is_dropped() {
     assert!(again.len() == 1 && again[0] != request);
     world.send(&new, &[(again[0], value(far, b"new"))]);
     assert_eq!(world.replies(), ":GOT far:new\n");
-    world.check();
 }
 
 #[test]
@@ -157,7 +153,6 @@ fn miss_of_a_peer_queried_again_over_a_new_link_is_no_false_positive() {
     assert_eq!(world.replies(), ":GOT \n");
     let stats = world.driver.node.stats();
     assert_eq!((stats.query_misses, stats.query_false_positives), (1, 0));
-    world.check();
 }
 
 #[test]
@@ -166,7 +161,7 @@ fn claims_are_counted_against_all_absent_keys_whatever_was_queried_of_them() {
         let mut world = World::new(Config::default());
         world.driver.watch = None;
         let face = Face::new(1);
-        let mut link = claims_far(&mut world, &face);
+        let mut link = link_claimant(&mut world, &face);
         for n in 0..2_000 {
             world.ask(&format!("{verb} absent{n}\n"));
             world.frames(&mut link);
@@ -186,8 +181,7 @@ fn claims_are_counted_against_all_absent_keys_whatever_was_queried_of_them() {
 
 #[test]
 fn remote_ttl_is_shown_from_zero_to_the_longest() {
-    let mut world = World::new(Config::default());
-    let mut link = claims_far(&mut world, &Face::new(1));
+    let (mut world, _, mut link) = claims_far();
     let hash = world.hash("far");
     let mut answered = |world: &mut World, left_ms: u64| {
         world.begin("TTL far\n");
@@ -203,13 +197,11 @@ fn remote_ttl_is_shown_from_zero_to_the_longest() {
         let seconds = reply.trim_end().strip_prefix(":LASTS far:").unwrap();
         assert!(seconds.parse::<u64>().unwrap() > 1 << 30, "{reply}");
     }
-    world.check();
 }
 
 #[test]
 fn value_in_the_answer_to_a_ttl_query_is_not_shown() {
-    let mut world = World::new(Config::default());
-    let mut link = claims_far(&mut world, &Face::new(1));
+    let (mut world, _, mut link) = claims_far();
     let hash = world.hash("far");
     world.begin("TTL far\n");
     let request = world.queries(&mut link)[0];
@@ -221,7 +213,7 @@ fn value_in_the_answer_to_a_ttl_query_is_not_shown() {
 fn value_longer_than_the_limit_is_a_miss_at_once() {
     let limits = Limits { value_bytes_max: 1_000, ..Limits::default() };
     let mut world = World::new(Config { limits, ..Config::default() });
-    let mut link = claims_far(&mut world, &Face::new(1));
+    let mut link = link_claimant(&mut world, &Face::new(1));
     let far = world.hash("far");
     let request = queried(&mut world, &mut link);
     world.send(&link, &[(request, value(far, &[b'x'; 1_001]))]);
@@ -231,13 +223,11 @@ fn value_longer_than_the_limit_is_a_miss_at_once() {
     let request = queried(&mut world, &mut link);
     world.send(&link, &[(request, value(far, &[b'x'; 1_000]))]);
     assert_eq!(world.replies().len(), ":GOT far:\n".len() + 1_000);
-    world.check();
 }
 
 #[test]
 fn key_too_long_for_the_peer_is_a_miss_at_once_and_the_peer_is_queried_again() {
-    let mut world = World::new(Config::default());
-    let mut link = claims_far(&mut world, &Face::new(1));
+    let (mut world, _, mut link) = claims_far();
     for round in 1..=3 {
         let request = queried(&mut world, &mut link);
         world.send(&link, &[(request, Body::NotTaken)]);
@@ -247,7 +237,6 @@ fn key_too_long_for_the_peer_is_a_miss_at_once_and_the_peer_is_queried_again() {
     world.send(&link, &[(77, Body::NotTaken)]);
     let stats = world.driver.node.stats();
     assert_eq!((stats.lookup_misses, stats.lookup_timeouts, stats.answers_late), (3, 0, 1));
-    world.check();
 }
 
 #[test]
@@ -271,14 +260,11 @@ fn values_that_do_not_fit_into_one_reply_are_an_error() {
         world.replies(),
         ":ERR the reply would be longer than 1024 bytes; request fewer keys at a time\n"
     );
-    world.check();
 }
 
 #[test]
 fn peer_that_sends_nothing_costs_three_timeouts_until_its_link_ends() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = claims_far(&mut world, &face);
+    let (mut world, face, mut link) = claims_far();
     for _ in 0..3 {
         queried(&mut world, &mut link);
         world.driver.pass(ms(99));
@@ -295,14 +281,12 @@ fn peer_that_sends_nothing_costs_three_timeouts_until_its_link_ends() {
     // Three missed heartbeats end the link.
     world.driver.pass(ms(3_000));
     assert!(!world.is_linked(&face));
-    world.check();
 }
 
 /// The node's own delay is no timeout: the answer lies unread in the socket.
 #[test]
 fn answer_that_arrived_in_time_and_is_read_late_is_a_hit() {
-    let mut world = World::new(Config::default());
-    let mut link = claims_far(&mut world, &Face::new(1));
+    let (mut world, _, mut link) = claims_far();
     let request = queried(&mut world, &mut link);
     for _ in 0..500 {
         world.driver.skip(ms(1));
@@ -313,7 +297,6 @@ fn answer_that_arrived_in_time_and_is_read_late_is_a_hit() {
     assert_eq!(world.replies(), ":GOT far:true\n");
     let stats = world.driver.node.stats();
     assert_eq!((stats.lookup_hits, stats.lookup_timeouts, stats.answers_late), (1, 0, 0));
-    world.check();
 }
 
 /// Lets lookups of `far` wait for a peer that beats and does not answer, until they do so no longer; how many
@@ -357,7 +340,7 @@ fn peer_with_heartbeats_but_no_answers_costs_three_timeouts() {
     for knows_its_filter in [true, false] {
         let mut world = World::new(Config::default());
         let face = Face::new(1);
-        let mut link = if knows_its_filter { claims_far(&mut world, &face) } else { world.linked(&face) };
+        let mut link = if knows_its_filter { link_claimant(&mut world, &face) } else { world.linked(&face) };
         assert_eq!(times_out(&mut world, &mut link), 3);
         for _ in 0..100 {
             world.driver.pass(ms(250));
@@ -371,15 +354,12 @@ fn peer_with_heartbeats_but_no_answers_costs_three_timeouts() {
         // It is queried with each beat whether it does.
         let probes = world.stat("probes");
         assert!((24..=26).contains(&probes), "{probes}");
-        world.check();
     }
 }
 
 #[test]
 fn briefly_slow_peer_is_queried_again_after_the_next_heartbeat() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = claims_far(&mut world, &face);
+    let (mut world, face, mut link) = claims_far();
     times_out(&mut world, &mut link);
     assert_eq!(answers_until_queried(&mut world, &face, &mut link), 1);
     let request = queried(&mut world, &mut link);
@@ -390,9 +370,7 @@ fn briefly_slow_peer_is_queried_again_after_the_next_heartbeat() {
 
 #[test]
 fn answer_to_a_probe_that_is_late_or_about_another_key_counts_for_nothing() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = claims_far(&mut world, &face);
+    let (mut world, face, mut link) = claims_far();
     times_out(&mut world, &mut link);
     world.frames(&mut link);
     for (name, late) in [("far", 0), ("?", 100)] {
@@ -410,14 +388,11 @@ fn answer_to_a_probe_that_is_late_or_about_another_key_counts_for_nothing() {
     }
     let stats = world.driver.node.stats();
     assert_eq!((stats.answers_mismatched, stats.answers_late), (2, 1));
-    world.check();
 }
 
 #[test]
 fn circuit_breaker_needs_more_answers_after_each_reopening() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = claims_far(&mut world, &face);
+    let (mut world, face, mut link) = claims_far();
     assert_eq!(times_out(&mut world, &mut link), 3);
     for answers in [1, 2, 4, 8, 16, 16] {
         // A new link is no new beginning.
@@ -425,13 +400,11 @@ fn circuit_breaker_needs_more_answers_after_each_reopening() {
         assert_eq!(answers_until_queried(&mut world, &face, &mut link), answers);
         assert_eq!(times_out(&mut world, &mut link), 1);
     }
-    world.check();
 }
 
 #[test]
 fn peer_that_drops_some_queries_does_not_delay_every_lookup() {
-    let mut world = World::new(Config::default());
-    let mut link = world.linked(&Face::new(1));
+    let (mut world, _, mut link) = linked();
     let mut waited = 0;
     for round in 0..1_000 {
         // Several are on their way at any time; it answers two of three.
@@ -454,7 +427,6 @@ fn peer_that_drops_some_queries_does_not_delay_every_lookup() {
     assert!(waited < 100, "{waited} of 1,000 requests waited");
     world.driver.pass(ms(100));
     world.replies();
-    world.check();
 }
 
 #[test]
@@ -472,7 +444,6 @@ fn many_silent_peers_of_unknown_filters_cost_three_timeouts_together() {
     }
     assert_eq!(world.ask("GET nowhere,neither\n"), ":GOT \n");
     assert_eq!(world.driver.node.stats().lookup_timeouts, 3);
-    world.check();
 }
 
 #[test]
@@ -489,14 +460,13 @@ fn request_that_joins_a_lookup_has_peers_queried_that_are_new_and_unknown() {
     world.send(&newcomer, &[(request, value(far, b"there"))]);
     assert_eq!(world.replies(), ":GOT far:there\n:GOT far:there\n");
     assert_eq!(world.queries(&mut silent), [0; 0]);
-    world.check();
 }
 
 #[test]
 fn lookup_goes_on_to_the_next_claimant_after_a_timeout() {
     let mut world = World::new(Config::default());
     let faces = [Face::new(1), Face::new(2)];
-    let mut links = faces.each_ref().map(|face| claims_far(&mut world, face));
+    let mut links = faces.each_ref().map(|face| link_claimant(&mut world, face));
     let far = world.hash("far");
     world.begin("GET far\n");
     let first = usize::from(world.queries(&mut links[0]).is_empty());
@@ -506,13 +476,11 @@ fn lookup_goes_on_to_the_next_claimant_after_a_timeout() {
     world.send(second, &[(request, value(far, b"there"))]);
     assert_eq!(world.replies(), ":GOT far:there\n");
     assert_eq!(world.driver.node.stats().lookup_timeouts, 0);
-    world.check();
 }
 
 #[test]
 fn shared_lookup_answers_the_waiters_still_connected() {
-    let mut world = World::new(Config::default());
-    let mut link = claims_far(&mut world, &Face::new(1));
+    let (mut world, _, mut link) = claims_far();
     let far = world.hash("far");
     let clients: Vec<_> = (0..20).map(|_| world.driver.client()).collect();
     for client in &clients {

@@ -128,7 +128,6 @@ fn command_on_a_key_of_a_peer_is_carried_out_there_and_its_reply_stands_in_order
     // A SET without a condition is carried out here.
     assert_eq!(world.ask("SET far:1\n"), ":SAT far:1\n");
     assert_eq!(commands(&mut world, &mut link), []);
-    world.check();
 }
 
 #[test]
@@ -166,7 +165,6 @@ fn later_requests_wait_for_a_forwarded_command_and_it_waits_for_earlier_ones() {
     assert_eq!(world.driver.ask(other, "COUNT\n"), ":COUNT 1\n", "a key set before the answer");
     world.send(&link, &[(number, executed(hash, VERSION + 1, &remote_reply(false, "far:2")))]);
     assert_eq!(world.replies(), ":COUNTS far:2\n:SAT near:1\n:SAT far:9\n:COUNTS far:10\n:GOT far:10\n");
-    world.check();
 }
 
 #[test]
@@ -197,7 +195,6 @@ fn node_that_does_not_hold_the_key_is_not_queried_again_and_its_hints_are_follow
     world.send(&at_a, &[(number, executed(hash, VERSION + 3, &remote_reply(false, "far:4")))]);
     assert_eq!(world.replies(), ":COUNTS far:4\n");
     assert_eq!(world.stat("forwarded"), 2);
-    world.check();
 }
 
 #[test]
@@ -229,7 +226,6 @@ fn lost_answer_is_an_unknown_outcome_and_the_command_is_not_sent_again() {
         }
         assert_eq!((world.stat("forwarded"), world.stat("forwarded_unknown")), (1, 1));
         assert!(world.is_linked(&a) != (is_broken && holder == 0));
-        world.check();
     }
 }
 
@@ -263,7 +259,6 @@ fn nothing_is_done_while_an_unlinked_peer_may_hold_the_key() {
             && world.view(&b).is_none_or(|view| !view.is_linked)
     );
     assert_eq!(world.ask("INCR far\n"), ":COUNTS far:1\n");
-    world.check();
 }
 
 #[test]
@@ -292,7 +287,6 @@ fn keys_of_a_node_that_has_shut_down_are_gone_at_once() {
         }
         assert_eq!(world.replies(), format!(":COUNTS {key}:1\n"));
     }
-    world.check();
 }
 
 #[test]
@@ -340,7 +334,6 @@ fn new_key_is_created_at_its_home_node_only() {
     world.driver.send(client, resp("MSETNX a 1 b 2 c 3 d 4 e 5 f 6 g 7 h 8"));
     let error = world.driver.take(client);
     assert!(error.starts_with("-CROSSSLOT nothing was done: the keys are not on one node"), "{error}");
-    world.check();
 }
 
 #[test]
@@ -373,7 +366,6 @@ fn command_that_does_nothing_on_a_key_that_no_node_has_causes_no_query() {
     let hash = world.hash("far");
     world.send(&link, &[(number, not_holder(hash, 0, &[]))]);
     assert_eq!((world.replies().as_str(), commands(&mut world, &mut link)), (":PERSISTS \n", Vec::new()));
-    world.check();
 }
 
 #[test]
@@ -422,7 +414,6 @@ fn del_reaches_all_that_may_hold_the_key_and_names_those_that_it_did_not() {
         "{error}"
     );
     assert_eq!(world.ask("SET own:1\n"), ":SAT own:1\n");
-    world.check();
 }
 
 #[test]
@@ -468,7 +459,6 @@ fn command_of_a_peer_is_carried_out_here_once_if_the_key_is_here_and_the_time_ha
         );
     }
     assert_eq!(world.stat("lookups_in_flight"), 0);
-    world.check();
 }
 
 #[test]
@@ -503,7 +493,6 @@ fn flush_of_the_mesh_is_answered_when_all_linked_nodes_have_dropped_their_keys()
     assert!(first.iter().any(|frame| matches!(frame, Received::Floor { request: 0, .. })), "{first:?}");
     world.send(&other, &[(0, Body::Floor(version + (2 << 20)))]);
     world.driver.pass(ms(50));
-    world.check();
 }
 
 #[test]
@@ -560,5 +549,4 @@ fn transaction_is_carried_out_where_its_keys_are_and_the_rest_of_it_here_in_orde
     );
     let replies = world.driver.take(client);
     assert!(replies.contains("\r\n-EXECABORT nothing was done: the keys are not on one node"), "{replies}");
-    world.check();
 }

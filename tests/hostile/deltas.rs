@@ -2,7 +2,8 @@
 //! output that small frames cause.
 
 use crate::kit::peer::{
-    Face, Link, Received, World, beat, block, bytes_of, deltas, head, heartbeat, ms, none, piece,
+    Face, Link, Received, World, beat, block, bytes_of, deltas, head, heartbeat, known, linked, ms, none,
+    piece,
 };
 use olivia::config::Config;
 use olivia::filter::changelog::Position;
@@ -22,20 +23,18 @@ fn position(world: &World, face: &Face) -> Option<u64> {
     world.view(face).unwrap().position.map(|Position { seq, .. }| seq)
 }
 
-/// A peer that is known up to change 3.
-fn at_three(world: &mut World, face: &Face) -> Link {
-    let mut link = world.known(face);
+/// A node with a peer that is known up to change 3.
+fn at_three() -> (World, Face, Link) {
+    let (mut world, face, mut link) = known();
     world.driver.send(link.conn, deltas(0, &[1, 2, 3]));
-    assert_eq!(position(world, face), Some(3));
-    assert_eq!(resyncs(world, &mut link), []);
-    link
+    assert_eq!(position(&world, &face), Some(3));
+    assert_eq!(resyncs(&mut world, &mut link), []);
+    (world, face, link)
 }
 
 #[test]
 fn deltas_that_come_again_are_dropped_and_counted() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = at_three(&mut world, &face);
+    let (mut world, face, mut link) = at_three();
     for _ in 0..100 {
         world.driver.send(link.conn, deltas(0, &[1, 2, 3]));
     }
@@ -43,14 +42,11 @@ fn deltas_that_come_again_are_dropped_and_counted() {
     assert_eq!(world.driver.node.stats().digest_messages_dropped, 301);
     assert_eq!((position(&world, &face), world.filter(&face)), (Some(3), FilterState::Known));
     assert_eq!(resyncs(&mut world, &mut link), []);
-    world.check();
 }
 
 #[test]
 fn missing_delta_starts_one_resync_and_the_filter_is_uncertain_until_it_ends() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = at_three(&mut world, &face);
+    let (mut world, face, mut link) = at_three();
     for seq in 4..504 {
         world.driver.send(link.conn, deltas(seq, &[seq]));
     }
@@ -68,14 +64,11 @@ fn missing_delta_starts_one_resync_and_the_filter_is_uncertain_until_it_ends() {
     assert_eq!(world.filter(&face), FilterState::Outdated);
     world.driver.send(link.conn, deltas(3, &(3..504).collect::<Vec<u64>>()));
     assert_eq!((position(&world, &face), world.filter(&face)), (Some(504), FilterState::Known));
-    world.check();
 }
 
 #[test]
 fn announced_deltas_that_do_not_arrive_make_the_filter_uncertain() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let link = at_three(&mut world, &face);
+    let (mut world, face, link) = at_three();
     let ahead = |request, seq| (request, beat(head(1, seq), false));
     // In flight, as far as one heartbeat shows.
     world.send(&link, &[ahead(1, 5)]);
@@ -94,14 +87,11 @@ fn announced_deltas_that_do_not_arrive_make_the_filter_uncertain() {
     world.driver.send(link.conn, deltas(6, &[7]));
     world.send(&link, &[ahead(5, 9), (9, beat(head(1, 9), true))]);
     assert_eq!(world.filter(&face), FilterState::Known);
-    world.check();
 }
 
 #[test]
 fn deltas_in_the_wrong_order_end_in_the_right_place() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = at_three(&mut world, &face);
+    let (mut world, face, mut link) = at_three();
     for seq in [5, 4, 3, 6, 5, 4] {
         world.driver.send(link.conn, deltas(seq, &[seq]));
     }
@@ -113,9 +103,7 @@ fn deltas_in_the_wrong_order_end_in_the_right_place() {
 
 #[test]
 fn sequence_numbers_cross_two_to_the_32() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.linked(&face);
+    let (mut world, face, mut link) = linked();
     let far = (7 << 32) - 2;
     world.publish(&mut link, head(1, far), 1, &[0; 16]);
     world.driver.send(link.conn, deltas(far, &[1, 2, 3, 4]));
@@ -125,32 +113,25 @@ fn sequence_numbers_cross_two_to_the_32() {
     assert_eq!(world.driver.node.stats().digest_messages_dropped, 1);
     world.driver.send(link.conn, deltas(far + 9, &[1]));
     assert_eq!(resyncs(&mut world, &mut link), [Some(head(1, far + 4))]);
-    world.check();
 }
 
 #[test]
 fn largest_sequence_numbers_do_no_harm() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.linked(&face);
+    let (mut world, _, mut link) = linked();
     world.publish(&mut link, head(u64::MAX, u64::MAX), 1, &[0; 16]);
     for _ in 0..3 {
         world.driver.send(link.conn, deltas(u64::MAX, &[1, 2]));
         world.send(&link, &[(1, beat(head(u64::MAX, u64::MAX), false))]);
-        world.check();
     }
     assert_eq!(world.stat("peer_filters_bytes"), 128);
     world.publish(&mut link, head(0, 0), 1, &[0; 16]);
     assert!(world.driver.node.stats().digest_messages_refused > 0);
-    world.check();
 }
 
 #[test]
 fn block_beyond_the_filter_is_refused_and_starts_a_resync() {
     for number in [2, 1 << 26, u32::MAX] {
-        let mut world = World::new(Config::default());
-        let face = Face::new(1);
-        let mut link = at_three(&mut world, &face);
+        let (mut world, face, mut link) = at_three();
         world.driver.send(link.conn, block(0, number, [u64::MAX; 8]));
         assert_eq!(world.driver.node.stats().digest_messages_refused, 1);
         assert_eq!(world.filter(&face), FilterState::Outdated);
@@ -162,15 +143,12 @@ fn block_beyond_the_filter_is_refused_and_starts_a_resync() {
         assert!(!queried.is_empty() && queried.iter().all(Option::is_none), "{queried:?}");
         world.publish(&mut link, head(1, 4), 1, &[0; 16]);
         assert_eq!(world.filter(&face), FilterState::Known);
-        world.check();
     }
 }
 
 #[test]
 fn flood_of_tiny_deltas_does_not_delay_clients() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.linked(&face);
+    let (mut world, face, mut link) = linked();
     world.publish(&mut link, head(1, 0), 12, &[0; 8 << 12]);
     world.driver.watch = None;
     let mut seq = 0;
@@ -194,7 +172,6 @@ fn flood_of_tiny_deltas_does_not_delay_clients() {
     assert_eq!((position(&world, &face), world.filter(&face)), (Some(seq), FilterState::Known));
     assert!(world.stat("digest_received_bytes") >= 28 * seq);
     assert!(world.stat("buffers_bytes") < 1 << 20);
-    world.check();
 }
 
 #[test]
@@ -222,14 +199,11 @@ fn sizes_that_change_without_end_hold_no_more_than_the_budget() {
     assert_eq!(world.driver.node.stats().digest_messages_refused, 1);
     assert_eq!(world.stat("peer_filters_bytes"), 0);
     assert_eq!(resyncs(&mut world, &mut link), [Some(head(1, 0))]);
-    world.check();
 }
 
 #[test]
 fn filter_stays_known_and_takes_additions_while_one_of_another_size_comes() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = at_three(&mut world, &face);
+    let (mut world, face, mut link) = at_three();
     world.send(&link, &[(0, Body::Snap { head: head(1, 3), size_log2: 3 })]);
     for seq in 3..7 {
         assert_eq!(world.filter(&face), FilterState::Known);
@@ -242,14 +216,11 @@ fn filter_stays_known_and_takes_additions_while_one_of_another_size_comes() {
     // A snapshot from elsewhere is one of what may be missing.
     world.send(&link, &[(0, Body::Snap { head: head(1, 9), size_log2: 1 })]);
     assert_eq!(world.filter(&face), FilterState::Outdated);
-    world.check();
 }
 
 #[test]
 fn blocks_during_a_snapshot_are_dropped() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.linked(&face);
+    let (mut world, face, mut link) = linked();
     world.publish(&mut link, head(1, 0), 13, &[0; 8 << 13]);
     world.frames(&mut link);
     let mut storm = bytes_of(&[(0, Body::Snap { head: head(1, 0), size_log2: 14 })]);
@@ -262,7 +233,6 @@ fn blocks_during_a_snapshot_are_dropped() {
     world.publish(&mut link, head(1, 9_000), 1, &[0; 16]);
     assert_eq!(world.filter(&face), FilterState::Known);
     assert_eq!(world.stat("peer_filters_bytes"), 128);
-    world.check();
 }
 
 /// A node with so many keys, that its filter is some hundred kilobytes.
@@ -296,7 +266,6 @@ fn flood_of_resync_requests_is_answered_no_faster_than_it_is_read() {
     world.driver.pass(ms(2_000));
     world.send(&link, &[(0, Body::Resync(None)), (0, Body::Resync(None)), (0, Body::Resync(None))]);
     assert_eq!(world.driver.node.stats().resyncs_dropped, 10_000 - 16 + 1);
-    world.check();
 }
 
 #[test]
@@ -313,7 +282,6 @@ fn repeated_resync_requests_of_a_reading_peer_cost_one_step_each() {
     let sent = world.driver.node.stats().digest_sent_bytes - bytes;
     assert!(sent <= 2 * (128 << 10) + 200 * (17 << 10), "{sent} bytes");
     assert!(world.driver.ticks - ticks < 1_000);
-    world.check();
 }
 
 #[test]
@@ -328,14 +296,11 @@ fn snapshots_that_do_not_fit_are_answered_by_a_bounded_number_of_requests() {
     let requests = world.frames(&mut link).into_iter().filter(|frame| matches!(frame, Received::Resync(_)));
     assert_eq!(requests.count(), 15, "beside the one that began the link");
     assert!(world.stat("resyncs_dropped") > 900);
-    world.check();
 }
 
 #[test]
 fn flood_of_heartbeats_is_answered_no_faster_than_it_is_read() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.linked(&face);
+    let (mut world, face, mut link) = linked();
     world.driver.reads(link.conn, false);
     world.driver.watch = None;
     for round in 0..20 {
@@ -358,5 +323,4 @@ fn flood_of_heartbeats_is_answered_no_faster_than_it_is_read() {
     ));
     assert!(world.is_linked(&face));
     assert_eq!(world.closed(CloseReason::SlowReader), 0);
-    world.check();
 }

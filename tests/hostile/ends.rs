@@ -1,16 +1,14 @@
 //! BYE and half closes, in every phase: the link ends at once, its queries fail over to other peers, and later
 //! frames are dropped.
 
-use crate::kit::peer::{Face, Received, World, bytes_of, heartbeat, ms, secretive};
+use crate::kit::peer::{Face, Received, World, bytes_of, heartbeat, known, linked, ms};
 use olivia::config::Config;
 use olivia::node::CloseReason;
 use olivia::wire::frame::{Body, Wanted};
 
 #[test]
 fn bye_ends_a_link_at_once_and_later_frames_are_dropped() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.linked(&face);
+    let (mut world, face, mut link) = linked();
     let storm: Vec<_> = (0..10_000).map(|n| (n, Body::Bye(b"again"))).collect();
     world.send(&link, &storm);
     assert!(!world.is_linked(&face));
@@ -26,14 +24,12 @@ fn bye_ends_a_link_at_once_and_later_frames_are_dropped() {
     assert!(world.driver.is_closed(link.conn));
     assert_eq!(world.closed(CloseReason::PeerLeft), 1);
     assert_eq!(world.driver.node.stats().frames, 1);
-    world.check();
 }
 
 #[test]
 fn query_to_a_leaving_peer_ends_at_once() {
     for how in 0..4 {
-        let mut world = World::new(Config::default());
-        let mut link = world.linked(&Face::new(1));
+        let (mut world, _, mut link) = linked();
         world.begin("GET far\n");
         assert_eq!(world.queries(&mut link).len(), 1);
         match how {
@@ -45,7 +41,6 @@ fn query_to_a_leaving_peer_ends_at_once() {
         assert_eq!(world.replies(), ":GOT \n");
         assert_eq!(world.driver.node.stats().queries_lost, 1);
         assert_eq!(world.driver.node.lookups(), 0);
-        world.check();
     }
 }
 
@@ -67,13 +62,11 @@ fn lookup_fails_over_when_a_peer_leaves() {
     let value = Body::Value { hash: far, version: 1, left_ms: None, value: b"there" };
     world.send(&links[1 - first], &[(request, value)]);
     assert_eq!(world.replies(), ":GOT far:there\n");
-    world.check();
 }
 
 #[test]
 fn half_close_in_each_phase_of_being_dialled_ends_the_connection() {
-    let mut world = World::new(secretive());
-    let face = Face::elsewhere(1);
+    let (mut world, face) = World::with_secret();
     // Before a byte, in the middle of the offer, after it, in the middle of the proof.
     for cut in [0, 20] {
         let conn = world.driver.connect(&face.seen).unwrap();
@@ -97,13 +90,11 @@ fn half_close_in_each_phase_of_being_dialled_ends_the_connection() {
     world.driver.shut_ahead(conn);
     assert!(world.driver.is_closed(conn) && !world.is_linked(&face));
     assert_eq!(world.closed(CloseReason::PeerLeft), 1);
-    world.check();
 }
 
 #[test]
 fn half_close_in_each_phase_of_dialling_fails_the_dial_and_it_is_dialled_again() {
-    let mut world = World::new(secretive());
-    let face = Face::elsewhere(1);
+    let (mut world, face) = World::with_secret();
     world.join(&[&face.listen]);
     // Before a byte, in the middle of the counter offer, and instead of the welcome.
     for cut in [0, 30, usize::MAX] {
@@ -122,27 +113,22 @@ fn half_close_in_each_phase_of_dialling_fails_the_dial_and_it_is_dialled_again()
     world.driver.shut(link.conn);
     assert!(!world.is_linked(&face));
     assert_eq!(world.closed(CloseReason::PeerLeft), 1);
-    world.check();
 }
 
 #[test]
 fn frames_before_the_end_of_the_stream_are_all_read() {
-    let mut world = World::new(Config::default());
-    let link = world.linked(&Face::new(1));
+    let (mut world, _, link) = linked();
     let frames = world.driver.node.stats().frames;
     let storm: Vec<_> = (0..2_000).map(heartbeat).collect();
     world.driver.deliver(link.conn, &bytes_of(&storm));
     world.driver.shut_ahead(link.conn);
     assert!(world.driver.is_closed(link.conn));
     assert_eq!(world.driver.node.stats().frames, frames + 2_000);
-    world.check();
 }
 
 #[test]
 fn peer_continues_its_changelog_after_a_lost_link() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let link = world.known(&face);
+    let (mut world, face, link) = known();
     world.driver.send(link.conn, crate::kit::peer::deltas(0, &[world.hash("far")]));
     world.driver.lose(link.conn);
     world.driver.pass(ms(29_000));

@@ -2,7 +2,8 @@
 //! header is invalid; an incomplete one has time as long as bytes arrive.
 
 use crate::kit::peer::{
-    Face, Link, Received, World, beat, block, bytes_of, deltas, head, header, heartbeat, ms, none, piece,
+    Face, Link, Received, World, beat, block, bytes_of, deltas, head, header, heartbeat, linked, ms, none,
+    piece,
 };
 use olivia::config::Config;
 use olivia::limits::Limits;
@@ -33,9 +34,7 @@ fn samples() -> Vec<Vec<u8>> {
 
 /// Sends bytes that are no frame over a new link; returns the reason of BYE.
 fn broken(bytes: &[u8]) -> String {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.linked(&face);
+    let (mut world, face, mut link) = linked();
     let frames = world.driver.node.stats().frames;
     world.driver.send(link.conn, bytes);
     let reason = world.bye_reason(&mut link);
@@ -129,14 +128,11 @@ fn frame_truncated_by_the_end_of_the_stream_does_nothing() {
         }
     }
     assert_eq!(world.driver.node.stats().frames_broken, 0);
-    world.check();
 }
 
 #[test]
 fn frames_byte_by_byte_are_frames() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.linked(&face);
+    let (mut world, _, mut link) = linked();
     let mut bytes = bytes_of(&[heartbeat(7)]);
     bytes.extend(bytes_of(&[(8, Body::Get { key: b"own", wanted: Wanted::Value })]));
     for byte in bytes {
@@ -145,15 +141,12 @@ fn frames_byte_by_byte_are_frames() {
     let received = world.frames(&mut link);
     assert!(matches!(received[0], Received::Heartbeat { request: 7, is_answer: true, .. }), "{received:?}");
     assert_eq!(received[1], Received::Value { request: 8, value: b"1".to_vec() });
-    world.check();
 }
 
 #[test]
 fn half_a_frame_then_silence_ends_the_link_after_three_heartbeats() {
     for sample in samples() {
-        let mut world = World::new(Config::default());
-        let face = Face::new(1);
-        let link = world.linked(&face);
+        let (mut world, face, link) = linked();
         // One byte per heartbeat keeps the link open.
         for byte in &sample[..HEADER_BYTES] {
             world.driver.pass(ms(1_500));
@@ -168,7 +161,6 @@ fn half_a_frame_then_silence_ends_the_link_after_three_heartbeats() {
         world.driver.pass(ms(1));
         assert!(!world.is_linked(&face) && world.driver.is_closed(link.conn));
         assert_eq!(world.closed(CloseReason::PeerSilent), 1);
-        world.check();
     }
 }
 
@@ -200,5 +192,4 @@ fn keys_and_values_over_the_limits_are_skipped_without_buffering() {
     world.frames(&mut link);
     world.send(&link, &[heartbeat(9)]);
     assert!(matches!(world.frames(&mut link)[0], Received::Heartbeat { request: 9, .. }));
-    world.check();
 }

@@ -1,7 +1,7 @@
 //! Peers that send too many queries: their pending answers are bounded in number and bytes, clients are served between
 //! the queries, and a peer's query never causes another query.
 
-use crate::kit::peer::{Face, Received, World, bytes_of, deltas, heartbeat, ms};
+use crate::kit::peer::{Face, Received, World, bytes_of, deltas, heartbeat, linked, ms};
 use olivia::base::time::Instant;
 use olivia::config::Config;
 use olivia::limits::Limits;
@@ -14,9 +14,7 @@ fn get(request: u32, key: &[u8]) -> (u32, Body<'_>) {
 
 #[test]
 fn answers_to_a_peer_that_does_not_read_are_dropped_above_the_limit() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.linked(&face);
+    let (mut world, _, mut link) = linked();
     world.driver.reads(link.conn, false);
     world.driver.watch = None;
     for round in 0..100 {
@@ -44,7 +42,6 @@ fn answers_to_a_peer_that_does_not_read_are_dropped_above_the_limit() {
     assert!(answered.len() > 1_024 + 4_000, "{}", answered.len());
     world.send(&link, &[get(7, b"own")]);
     assert_eq!(world.frames(&mut link), [Received::Value { request: 7, value: b"1".to_vec() }]);
-    world.check();
 }
 
 #[test]
@@ -69,7 +66,6 @@ fn long_keys_that_wait_for_their_answers_are_bounded_by_their_bytes() {
     assert_eq!(noes.len(), 4);
     world.send(&link, &[get(500, &key)]);
     assert_eq!(world.frames(&mut link), [Received::None { request: 500, moved_version: 0 }]);
-    world.check();
 }
 
 #[test]
@@ -95,7 +91,6 @@ fn large_values_are_sent_one_by_one_as_they_are_read() {
     let answers =
         world.frames(&mut link).into_iter().filter(|received| matches!(received, Received::Value { .. }));
     assert_eq!(answers.count(), 500);
-    world.check();
 }
 
 #[test]
@@ -122,7 +117,6 @@ fn abandoned_query_does_not_delay_later_ones() {
     assert!(in_time >= 20, "{in_time}");
     let (late, dropped) = (world.stat("peer_queries_timed_out"), world.stat("peer_queries_dropped"));
     assert!(late > 300 && dropped == 0, "{late} late, {dropped} dropped");
-    world.check();
 }
 
 #[test]
@@ -153,15 +147,12 @@ fn query_flood_does_not_starve_the_snapshot() {
         // Its beginning, its end, and what is between.
         assert!(snapshot >= 6, "{snapshot} frames of it");
         assert!(answers as usize * big > 1 << 20, "{answers} answers");
-        world.check();
     }
 }
 
 #[test]
 fn closed_link_has_no_deferred_queries() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let link = world.linked(&face);
+    let (mut world, face, link) = linked();
     world.driver.reads(link.conn, false);
     let storm: Vec<_> = (0..10_000).map(|n| get(n, b"own")).collect();
     world.send(&link, &storm);
@@ -175,13 +166,11 @@ fn closed_link_has_no_deferred_queries() {
         .filter(|received| matches!(received, Received::Value { .. }))
         .collect();
     assert_eq!(answers, [Received::Value { request: 77, value: b"1".to_vec() }]);
-    world.check();
 }
 
 #[test]
 fn flood_of_queries_is_answered_in_steps_between_client_requests() {
-    let mut world = World::new(Config::default());
-    let mut link = world.linked(&Face::new(1));
+    let (mut world, _, mut link) = linked();
     let storm: Vec<_> = (0..10_000).map(|n| get(n, b"own")).collect();
     world.driver.deliver(link.conn, &bytes_of(&storm));
     let mut games = 0;
@@ -197,7 +186,6 @@ fn flood_of_queries_is_answered_in_steps_between_client_requests() {
     world.driver.run();
     let answers = world.frames(&mut link);
     assert!(answers.iter().filter(|received| matches!(received, Received::Value { .. })).count() > 9_000);
-    world.check();
 }
 
 #[test]
@@ -221,7 +209,6 @@ fn peer_query_is_answered_locally_without_further_queries() {
     );
     assert_eq!(world.frames(&mut holder), []);
     assert_eq!((world.driver.node.stats().lookups, world.stat("gets")), (0, 0));
-    world.check();
 }
 
 #[test]
@@ -238,13 +225,11 @@ fn query_for_a_key_over_the_limit_is_answered_as_a_miss() {
     assert!(matches!(received[2], Received::Heartbeat { request: 3, .. }));
     assert_eq!(world.driver.node.stats().frames_oversized, 1);
     assert_eq!(world.stat("peer_queries"), 2);
-    world.check();
 }
 
 #[test]
 fn ttl_sent_to_a_peer_never_exceeds_the_expiry() {
-    let mut world = World::new(Config::default());
-    let link = world.linked(&Face::new(1));
+    let (mut world, _, link) = linked();
     world.driver.pass(Duration::from_nanos(900_000));
     assert_eq!(world.ask("SETEX brief:v:1\n"), ":SATEX brief:v:1\n");
     // Deadlines are whole milliseconds of the clock.
@@ -269,8 +254,7 @@ fn ttl_sent_to_a_peer_never_exceeds_the_expiry() {
 
 #[test]
 fn reused_request_numbers_are_answered_each() {
-    let mut world = World::new(Config::default());
-    let mut link = world.linked(&Face::new(1));
+    let (mut world, _, mut link) = linked();
     world.send(&link, &[get(5, b"own"), get(5, b"own"), get(5, b"nowhere")]);
     let value = || Received::Value { request: 5, value: b"1".to_vec() };
     assert_eq!(world.frames(&mut link), [value(), value(), Received::None { request: 5, moved_version: 0 }]);
@@ -278,8 +262,7 @@ fn reused_request_numbers_are_answered_each() {
 
 #[test]
 fn answer_does_not_arrive_before_the_addition_of_its_key_however_full_the_link_is() {
-    let mut world = World::new(Config::default());
-    let mut link = world.linked(&Face::new(1));
+    let (mut world, _, mut link) = linked();
     world.send(&link, &[(0, Body::Resync(None))]);
     assert_eq!(world.frames(&mut link).last(), Some(&Received::Changelog));
     world.ask(&format!("SET big:{}\n", "x".repeat(100_000)));

@@ -1,7 +1,9 @@
 //! Snapshots that are wrong, too large, or incomplete: a refused one leaves the peer's filter unknown, so that the peer
 //! is queried, and its memory is freed.
 
-use crate::kit::peer::{Face, Link, Received, World, bytes_of, deltas, head, heartbeat, ms, none, piece};
+use crate::kit::peer::{
+    Face, Link, Received, World, bytes_of, deltas, head, heartbeat, known, linked, ms, none, piece,
+};
 use olivia::config::Config;
 use olivia::limits::Limits;
 use olivia::node::FilterState;
@@ -36,22 +38,17 @@ fn refusals(world: &World) -> u64 {
 
 #[test]
 fn filter_of_all_ones_is_refused_and_its_peer_queried_as_unknown() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.known(&face);
+    let (mut world, face, mut link) = known();
     world.publish(&mut link, head(1, 0), 4, &[u64::MAX; 8 << 4]);
     assert_eq!(refusals(&world), 1);
     assert_eq!(world.filter(&face), FilterState::Unknown);
     assert_eq!(world.stat("peer_filters_bytes"), 0);
     is_asked(&mut world, &mut link);
-    world.check();
 }
 
 #[test]
 fn stalled_snapshot_frees_its_memory() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let link = world.known(&face);
+    let (mut world, face, link) = known();
     let bytes = world.stat("peer_filters_bytes");
     // A change in the middle of it that has left others out.
     world.driver.send(link.conn, snap(1, 10));
@@ -67,14 +64,11 @@ fn stalled_snapshot_frees_its_memory() {
     world.driver.send(link.conn, snap(1, 10));
     world.driver.lose(link.conn);
     assert_eq!(world.stat("peer_filters_bytes"), bytes);
-    world.check();
 }
 
 #[test]
 fn filter_that_fills_up_by_deltas_is_refused_when_it_claims_nearly_all() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.known(&face);
+    let (mut world, face, mut link) = known();
     let mut hashes = (1..).map(|n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     let mut seq = 0;
     while world.filter(&face) == FilterState::Known {
@@ -108,9 +102,7 @@ fn resyncs_within(world: &mut World, link: &mut Link, seconds: u32) -> usize {
 
 #[test]
 fn false_claims_are_measured_and_every_claim_is_followed() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.linked(&face);
+    let (mut world, face, mut link) = linked();
     // Every bit of the first block, none of the second: half full, as far as can be seen.
     let mut words = [u64::MAX; 16];
     words[8..].fill(0);
@@ -129,9 +121,7 @@ fn false_claims_are_measured_and_every_claim_is_followed() {
 
 #[test]
 fn filters_beyond_the_largest_size_are_refused_before_a_byte_is_allocated() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.known(&face);
+    let (mut world, face, mut link) = known();
     for size_log2 in [27, 28, 64, 255] {
         world.driver.send(link.conn, snap(2, size_log2));
     }
@@ -147,7 +137,6 @@ fn filters_beyond_the_largest_size_are_refused_before_a_byte_is_allocated() {
     world.driver.send(link.conn, piece(0, &[u64::MAX; 2_048]));
     assert_eq!(world.driver.node.stats().digest_messages_dropped, 1);
     is_asked(&mut world, &mut link);
-    world.check();
 }
 
 #[test]
@@ -180,9 +169,7 @@ fn filter_that_does_not_fit_beside_the_others_leaves_its_own_peer_unknown() {
 
 #[test]
 fn out_of_order_pieces_are_counted_and_dropped() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let link = world.linked(&face);
+    let (mut world, face, link) = linked();
     let dropped = |world: &World| world.driver.node.stats().digest_messages_dropped;
     // Before the beginning.
     world.driver.send(link.conn, [piece(0, &[0; 16]), end()].concat());
@@ -207,14 +194,11 @@ fn out_of_order_pieces_are_counted_and_dropped() {
     assert_eq!((dropped(&world), refusals(&world)), (2, 9));
     assert_eq!(world.filter(&face), FilterState::Known);
     assert_eq!(world.view(&face).unwrap().fill, Some(0.0));
-    world.check();
 }
 
 #[test]
 fn empty_pieces_and_empty_deltas_change_nothing() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.known(&face);
+    let (mut world, face, mut link) = known();
     for kind in [2, 3, 6] {
         world.driver.send(link.conn, crate::kit::peer::header(kind, 0, 0));
     }
@@ -235,7 +219,6 @@ fn endless_snapshot_leaves_its_peer_unknown_and_is_freed_with_it() {
     world.driver.lose(link.conn);
     world.driver.pass(ms(31_000));
     assert_eq!(world.stat("peer_filters_bytes"), 0);
-    world.check();
 }
 
 #[test]
@@ -256,14 +239,11 @@ fn snapshots_begun_one_after_the_other_never_hold_more_than_the_budget() {
     world.publish(&mut link, head(1, 0), 10, &[0; 8 << 10]);
     assert_eq!(world.filter(&face), FilterState::Known);
     assert_eq!(world.stat("peer_filters_bytes"), 64 << 10);
-    world.check();
 }
 
 #[test]
 fn snapshot_of_an_older_epoch_is_refused() {
-    let mut world = World::new(Config::default());
-    let face = Face::new(1);
-    let mut link = world.linked(&face);
+    let (mut world, face, mut link) = linked();
     world.publish(&mut link, head(5, 0), 1, &[0; 16]);
     world.publish(&mut link, head(4, 9), 1, &[u64::MAX; 16]);
     // The beginning, a piece in the middle of nothing, and an end of nothing.

@@ -264,11 +264,16 @@ impl Received {
     }
 }
 
+/// The last replies to the bystander of a node whose key `own` is gone.
+pub const WITHOUT_OWN: &str = ":GOT \n0:PONG 1\n";
+
 /// One node and a client of it, the bystander.
 #[derive(Debug)]
 pub struct World {
     pub driver: Driver,
     bystander: ClientId,
+    /// The last replies to the bystander, to `GET own` and `PING`.
+    pub last: &'static str,
     /// The secret with which the node hashes keys.
     hash_secret: HashSecret,
 }
@@ -285,7 +290,17 @@ impl World {
         let bystander = driver.client();
         assert_eq!(driver.ask(bystander, "SET own:1\n"), ":SAT own:1\n");
         driver.node.reconfigure(driver.now, config);
-        Self { driver, bystander, hash_secret: HashSecret::from_bytes(bytes) }
+        Self { driver, bystander, last: ":GOT own:1\n0:PONG 1\n", hash_secret: HashSecret::from_bytes(bytes) }
+    }
+
+    /// A node without a secret, and a peer that it does not know yet.
+    pub fn open() -> (Self, Face) {
+        (Self::new(Config::default()), Face::new(1))
+    }
+
+    /// A node with a secret, and a peer elsewhere that it does not know yet.
+    pub fn with_secret() -> (Self, Face) {
+        (Self::new(secretive()), Face::elsewhere(1))
     }
 
     pub fn join(&mut self, peers: &[&str]) {
@@ -503,6 +518,35 @@ impl World {
         let Some(Received::Bye(reason)) = received.last() else { panic!("no BYE: {received:?}") };
         reason.clone()
     }
+}
+
+impl Drop for World {
+    /// Checks that the bystander is answered, after the requests of the test that it waits for.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let mut replies = self.ask("GET own\nPING\n");
+        if !replies.ends_with(self.last) {
+            self.driver.pass(ms(100));
+            replies += &self.replies();
+        }
+        assert!(replies.ends_with(self.last), "{replies:?} instead of {:?}", self.last);
+    }
+}
+
+/// A node without a secret, and a link to its one peer; see [`World::linked`].
+pub fn linked() -> (World, Face, Link) {
+    let (mut world, face) = World::open();
+    let link = world.linked(&face);
+    (world, face, link)
+}
+
+/// The same with a known filter; see [`World::known`].
+pub fn known() -> (World, Face, Link) {
+    let (mut world, face) = World::open();
+    let link = world.known(&face);
+    (world, face, link)
 }
 
 /// One end of a link, and the received bytes that are not parsed yet.
