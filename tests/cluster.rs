@@ -68,23 +68,6 @@ fn key_set_on_any_of_three_nodes_is_found_from_all() {
 }
 
 #[test]
-fn one_configured_peer_is_enough_to_discover_all() {
-    let nodes = mesh("meet", 5, with_secret);
-    for node in &nodes {
-        let peers = node.connect().ask("REQUEST peers");
-        let mut peers: Vec<&str> = peers.strip_prefix(":FULFILLED ").unwrap().split(',').collect();
-        let mut others: Vec<String> = nodes
-            .iter()
-            .map(|other| other.addr().to_string())
-            .filter(|a| *a != node.addr().to_string())
-            .collect();
-        peers.sort_unstable();
-        others.sort_unstable();
-        assert_eq!(peers, others);
-    }
-}
-
-#[test]
 fn killed_node_is_unlinked_at_once_and_its_successor_is_a_new_member() {
     let slow = |launch: Launch| with_secret(launch).mesh("heartbeat_interval_ms", SLOW_BEAT_MS);
     let mut nodes = mesh("killed", 3, slow);
@@ -113,21 +96,6 @@ fn killed_node_is_unlinked_at_once_and_its_successor_is_a_new_member() {
         (0..10).for_each(|n| wait_for_value(client, &format!("new-{n}"), &n.to_string()));
         assert_eq!(client.ask("GET lost-1"), ":GOT ");
     }
-}
-
-#[test]
-fn base_node_without_configured_peers_is_linked_again_after_its_restart() {
-    let mut nodes = mesh("base", 3, with_secret);
-    let addr = nodes[0].addr();
-    nodes[0].kill();
-    let mut second = nodes[1].connect();
-    wait_until("the base is gone", || second.stat("peers_linked") == 1);
-    nodes[0] =
-        with_secret(Launch::new("base-again")).env("OLIVIA_BASE_NODE", "true").port(addr.port()).start();
-    let mut base = nodes[0].connect();
-    wait_for_peers(&mut base, 2);
-    set_keys(&mut second, "second", 1);
-    wait_for_value(&mut base, "second-0", "0");
 }
 
 #[test]
@@ -192,25 +160,6 @@ fn node_with_another_secret_is_refused_and_both_log_why() {
 }
 
 #[test]
-fn nodes_that_dial_each_other_at_once_keep_one_link() {
-    for round in 0..5 {
-        let ports = [free_port(), free_port()];
-        let start = |at: usize| {
-            let peer = ([127, 0, 0, 1], ports[1 - at]).into();
-            with_secret(Launch::new(&format!("both-{round}-{at}"))).port(ports[at]).peer(peer).start()
-        };
-        let nodes = vec![start(0), start(1)];
-        let mut clients: Vec<Client> = nodes.iter().map(Server::connect).collect();
-        clients.iter_mut().for_each(|client| wait_for_peers(client, 1));
-        set_keys(&mut clients[0], "zero", 3);
-        set_keys(&mut clients[1], "one", 3);
-        wait_for_value(&mut clients[1], "zero-2", "2");
-        wait_for_value(&mut clients[0], "one-2", "2");
-        assert!(clients.iter_mut().all(|client| client.stat("peers_linked") == 1));
-    }
-}
-
-#[test]
 fn node_behind_a_mapped_port_is_dialled_at_the_address_that_it_advertises() {
     let seed = Launch::new("seed").start();
     let (listens, mapped) = (free_port(), TcpListener::bind("127.0.0.1:0").unwrap());
@@ -237,40 +186,4 @@ fn node_behind_a_mapped_port_is_dialled_at_the_address_that_it_advertises() {
     assert_eq!(behind.connect().ask("SET a:1"), ":SAT a:1");
     wait_for_value(&mut third.connect(), "a", "1");
     assert!(third.connect().ask("REQUEST peers").contains(&advertised.to_string()));
-}
-
-#[test]
-fn node_configured_as_its_own_peer_is_alone_and_ready() {
-    let port = free_port();
-    let node = Launch::new("myself").port(port).peer(([127, 0, 0, 1], port).into()).start();
-    let mut client = node.connect();
-    wait_for_peers(&mut client, 0);
-    assert_eq!(client.ask("REQUEST peers"), ":FULFILLED ");
-    assert_eq!(client.ask("SET a:1"), ":SAT a:1");
-    assert_eq!(client.ask("GET a"), ":GOT a:1");
-}
-
-#[test]
-fn node_whose_peer_comes_later_serves_its_own_keys_until_then() {
-    let port = free_port();
-    let early = with_secret(Launch::new("early")).peer(([127, 0, 0, 1], port).into()).start();
-    let mut client = early.connect();
-    wait_for_peers(&mut client, 0);
-    assert_eq!(client.ask("SET a:1"), ":SAT a:1");
-    assert_eq!(client.ask("GET a,b"), ":GOT a:1");
-    let late = with_secret(Launch::new("late")).port(port).start();
-    wait_for_peers(&mut client, 1);
-    wait_for_value(&mut late.connect(), "a", "1");
-}
-
-#[test]
-fn node_that_drains_is_unlinked_at_once() {
-    let slow = |launch: Launch| with_secret(launch).mesh("heartbeat_interval_ms", SLOW_BEAT_MS);
-    let mut nodes = mesh("bye", 2, slow);
-    let mut client = nodes[0].connect();
-    set_keys(&mut nodes[1].connect(), "bye", 3);
-    wait_for_value(&mut client, "bye-0", "0");
-    drop(nodes.pop());
-    wait_until("it is gone", || client.stat("peers_linked") == 0);
-    assert_eq!(client.ask("GET bye-0,bye-1"), ":GOT ");
 }

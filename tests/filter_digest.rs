@@ -8,7 +8,7 @@ use olivia::filter::bloom::Bloom;
 use olivia::filter::changelog::{Bulk, BulkBuffer, Changelog, LOG_ENTRIES_MAX, Position, ReaderKey};
 use olivia::filter::receiver::{ApplyResult, ReceiveError, Receiver};
 use olivia::filter::size::{Block, Size};
-use olivia::filter::{FilterError, FilterKey, PeerFilters};
+use olivia::filter::{FilterKey, PeerFilters};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
@@ -390,63 +390,6 @@ fn reader_that_comes_back_soon_is_replayed_to() {
 }
 
 #[test]
-fn old_epochs_replays_and_gaps_are_harmless() {
-    let mut world = World::new(2);
-    world.heal();
-    let (filters, receiver) = (&mut world.filters, &mut world.receiver);
-    let hash = 9 << 50;
-    let at = receiver.position().unwrap();
-    let older = Position { epoch: at.epoch - 1, ..at };
-    assert_eq!(receiver.begin(filters, older, Size::MIN), Err(ReceiveError::OldEpoch));
-    let Position { seq, .. } = at;
-    assert_eq!(receiver.addition(filters, seq, hash), Ok(ApplyResult::Applied));
-    assert_eq!(receiver.addition(filters, seq, hash), Ok(ApplyResult::Dropped));
-    let wanted = Position { seq: seq + 1, ..at };
-    assert_eq!(receiver.addition(filters, seq + 2, hash), Ok(ApplyResult::Resync(Some(wanted))));
-    assert!(filters.is_unknown(world.key));
-    assert_eq!(receiver.addition(filters, seq + 2, hash), Ok(ApplyResult::Dropped), "one was requested");
-    assert_eq!(receiver.addition(filters, seq + 1, hash), Ok(ApplyResult::Applied));
-    assert!(filters.is_unknown(world.key), "one of the two is still missing");
-    assert_eq!(receiver.addition(filters, seq + 2, hash), Ok(ApplyResult::Applied));
-    assert!(!filters.is_unknown(world.key));
-    // Of the blocks.
-    let mut block = |change| receiver.block(filters, change, 0, &[1; 8]);
-    assert_eq!(block(at.blocks), Ok(ApplyResult::Applied));
-    assert_eq!(block(at.blocks), Ok(ApplyResult::Dropped));
-    let wanted = Position { seq: seq + 3, blocks: at.blocks + 1, ..at };
-    assert_eq!(block(at.blocks + 2), Ok(ApplyResult::Resync(Some(wanted))));
-    assert_eq!(block(at.blocks + 3), Ok(ApplyResult::Dropped), "one was requested");
-    assert_eq!(block(at.blocks + 1), Ok(ApplyResult::Applied));
-    assert!(!filters.is_unknown(world.key), "a block that is missing hides no key");
-    assert_eq!(receiver.addition(filters, u64::MAX, hash), Ok(ApplyResult::Resync(receiver.position())));
-}
-
-#[test]
-fn filter_stays_trusted_while_a_snapshot_of_another_size_comes() {
-    let mut world = World::new(4);
-    (0..200).for_each(|hash: u64| world.add(hash.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
-    world.heal();
-    let before = world.digest.snapshots();
-    world.resize(Size::from_log2(5));
-    let (mut steps, mut new) = (0u64, 0);
-    while world.filters.size(world.key) != Size::from_log2(5) {
-        new += 1;
-        world.add(new << 50);
-        world.step();
-        while world.send_addition() {}
-        world.send_bulk();
-        while world.deliver() {}
-        assert!(!world.filters.is_unknown(world.key), "in doubt in step {steps}");
-        assert!(world.claims(new << 50), "a new key is not found while the size changes");
-        world.check();
-        steps += 1;
-        assert!(steps < 100);
-    }
-    world.heal();
-    assert_eq!(world.digest.snapshots(), before + 1);
-}
-
-#[test]
 fn link_lost_in_a_change_of_size_costs_a_snapshot_and_no_key() {
     let mut world = World::new(4);
     world.add(1 << 60);
@@ -465,42 +408,4 @@ fn link_lost_in_a_change_of_size_costs_a_snapshot_and_no_key() {
     assert_eq!(world.filters.size(world.key), Size::from_log2(4));
     world.heal();
     assert_eq!(world.filters.size(world.key), Size::from_log2(9));
-}
-
-#[test]
-fn image_of_a_block_keeps_the_additions_that_were_sent_before_it() {
-    let mut world = World::new(0);
-    world.add(1);
-    world.add(2);
-    world.heal();
-    world.delete(1);
-    // The block is listed before the addition, and sent after it.
-    world.add(3);
-    assert!(world.send_addition() && world.send_bulk());
-    while world.deliver() {}
-    assert!(world.claims(2) && world.claims(3));
-    world.heal();
-}
-
-#[test]
-fn snapshot_in_the_wrong_order_or_too_long_is_refused() {
-    let mut world = World::new(2);
-    let (filters, receiver) = (&mut world.filters, &mut world.receiver);
-    let at = Position { epoch: 1, seq: 0, blocks: 0 };
-    assert_eq!(receiver.end(filters), Ok(ApplyResult::Dropped));
-    let too_large = receiver.begin(filters, at, Size::MAX);
-    assert_eq!(too_large, Err(ReceiveError::Filter(FilterError::OverBudget)));
-    assert_eq!(filters.bytes(), 0);
-    receiver.begin(filters, at, Size::from_log2(2).unwrap()).unwrap();
-    for (first, words) in [(1, 8), (0, 7), (0, 40), (u32::MAX, 8)] {
-        let refused = receiver.blocks(filters, first, &vec![0; words]);
-        assert_eq!(refused, Err(ReceiveError::OutOfOrder), "{first} {words}");
-    }
-    receiver.blocks(filters, 0, &[0; 24]).unwrap();
-    assert_eq!(receiver.end(filters), Err(ReceiveError::OutOfOrder));
-    receiver.blocks(filters, 3, &[0; 8]).unwrap();
-    assert_eq!(receiver.end(filters), Ok(ApplyResult::Applied));
-    let beyond = receiver.block(filters, 0, 4, &[0; 8]);
-    assert_eq!(beyond, Err(ReceiveError::Filter(FilterError::NoSuchBlock)));
-    assert!(filters.is_unknown(world.key));
 }

@@ -254,19 +254,6 @@ fn draining_node_sends_bye_before_the_call_returns() {
 }
 
 #[test]
-fn handshake_that_comes_byte_by_byte_times_out() {
-    let mut driver = Driver::new(Config::default());
-    driver.join("127.0.0.1:5001", &["127.0.0.1:5002"]);
-    let (conn, _) = driver.next_dial().unwrap();
-    driver.pick_up(conn);
-    for _ in 0..10 {
-        driver.pass(ms(1_000));
-        driver.send(conn, "h");
-    }
-    assert!(driver.is_closed(conn));
-}
-
-#[test]
 fn waiters_of_one_large_value_are_answered_in_steps() {
     const CLIENTS: usize = 100;
     const VALUE: usize = 60_000;

@@ -156,7 +156,6 @@ fn unknown(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{HELP, NAMES, parse};
-    use crate::config::Command;
     use std::ffi::OsString;
 
     fn args(words: &[&str]) -> Vec<OsString> {
@@ -173,16 +172,6 @@ mod tests {
         assert!(HELP.lines().all(|line| line.len() <= 88), "{HELP}");
         for flag in NAMES {
             assert!(HELP.contains(flag), "{flag}");
-        }
-    }
-
-    #[test]
-    fn help_and_version_win_over_what_follows() {
-        for word in ["-h", "--help"] {
-            assert_eq!(parse(&args(&[word, "--bogus"])).unwrap().command, Command::Help);
-        }
-        for word in ["-V", "--version"] {
-            assert_eq!(parse(&args(&["--port", "0", word, "--bogus"])).unwrap().command, Command::Version);
         }
     }
 

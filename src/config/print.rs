@@ -76,8 +76,8 @@ pub(super) fn changes(old: &Config, new: &Config) -> Option<String> {
 mod tests {
     use super::{DEFAULT_TEXT, key_of, print_config};
     use crate::config::schema::{self, Kind};
-    use crate::config::tests::{env, loaded, no_files};
-    use crate::config::{Config, Secret, load};
+    use crate::config::tests::loaded;
+    use crate::config::{Config, Secret};
     use crate::limits::{LIMIT_RANGES, LimitRange, Limits, MESH_RANGES, MeshLimits};
     use std::path::PathBuf;
 
@@ -86,11 +86,6 @@ mod tests {
         // Without a limit, since it is not known here how much memory there is.
         let text = DEFAULT_TEXT.replace("#memory_max = 0", "memory_max = 0");
         assert_eq!(print_config(&Config::default()).unwrap(), text);
-    }
-
-    #[test]
-    fn the_shipped_file_loads_to_the_defaults() {
-        assert_eq!(loaded(DEFAULT_TEXT).unwrap().config, Config::default());
     }
 
     #[test]
@@ -187,26 +182,5 @@ mod tests {
             let text = print_config(&config).unwrap();
             assert_eq!(loaded(&text).unwrap().config, config, "seed {seed}\n{text}");
         }
-    }
-
-    #[test]
-    fn what_a_password_file_gave_loads_back_through_the_printed_file() {
-        let read = |path: &std::path::Path| {
-            if path == std::path::Path::new("pw") {
-                Ok(crate::config::FileRead { bytes: b"hunter2\n".to_vec(), open_to_others: false })
-            } else {
-                no_files(path)
-            }
-        };
-        let config = load(&env(&[("OLIVIA_SECURITY_PASSWORD_FILE", "pw")]), &read).unwrap().config;
-        let text = print_config(&config).unwrap();
-        let again = |path: &std::path::Path| {
-            if path == std::path::Path::new("olivia.toml") {
-                Ok(crate::config::FileRead { bytes: text.clone().into_bytes(), open_to_others: false })
-            } else {
-                read(path)
-            }
-        };
-        assert_eq!(load(&env(&[]), &again).unwrap().config, config);
     }
 }

@@ -1,6 +1,6 @@
 //! The configuration as a whole: from sources to a configuration or messages.
 
-use super::schema::{self, Key, Kind};
+use super::schema::{self, Kind};
 use super::{Command, Config, ConfigError, FileRead, Loaded, Secret, Sources, load};
 use crate::limits::{Limits, MeshLimits};
 use log::LevelFilter;
@@ -404,16 +404,6 @@ fn a_reload_does_not_open_a_node_that_others_reach() {
     let (merged, notes) = old.reload_from(Config::default());
     assert_eq!(merged, old);
     assert!(notes.iter().any(|note| note.contains("password")));
-}
-
-#[test]
-fn each_key_has_its_own_variable() {
-    let names: Vec<String> = schema::keys().map(Key::env_name).collect();
-    for name in
-        ["OLIVIA_BASE_NODE", "OLIVIA_REMOTE_PEERS", "OLIVIA_SECURITY_PASSWORD", "OLIVIA_LIMITS_CLIENTS_MAX"]
-    {
-        assert!(names.iter().any(|known| known == name), "{name}");
-    }
 }
 
 #[test]

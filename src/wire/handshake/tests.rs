@@ -3,7 +3,6 @@ use super::{
     begins_handshake, derive_hash_secret, keyed_bytes, public_hash_secret, put_counter_offer, put_full,
     put_offer, put_proof, put_welcome, read_answer, read_request,
 };
-use crate::base::rng::Rng;
 
 const SECRET: &[u8] = b"0123456789abcdef0123";
 const DIALLER: Offer<'_> = Offer {
@@ -251,28 +250,4 @@ fn first_line_of_a_handshake_is_distinguished_from_one_of_a_client() {
         assert_eq!(first(client), Some(false), "{client:?}");
     }
     assert_eq!(first(&"x".repeat(LINE_BYTES_MAX + 2)), Some(false));
-}
-
-#[test]
-fn damaged_lines_are_refused_with_a_printable_sentence_or_read_as_a_line_of_the_same_words() {
-    let mut rng = Rng::new(4);
-    let proof = Proof::of(Some(SECRET), Prover::Acceptor, &ACCEPTOR, &DIALLER);
-    let good = line(|out| put_counter_offer(out, b"h1", &ACCEPTOR, &proof));
-    for _ in 0..20_000 {
-        let mut text = good.clone().into_bytes();
-        for _ in 0..=rng.below(3) {
-            let at = usize::try_from(rng.below(text.len() as u64)).unwrap();
-            let alphabet = b"0af=,:\"\\ h\xff\n";
-            text[at] = alphabet[usize::try_from(rng.below(alphabet.len() as u64)).unwrap()];
-        }
-        match read_answer(&text) {
-            Ok(Answer::Offer(offer, proof)) => {
-                let again = line(|out| put_counter_offer(out, b"h1", &offer, &proof));
-                let Ok(Answer::Offer(same, _)) = read_answer(again.as_bytes()) else { panic!("{again}") };
-                assert_eq!(same, offer);
-            }
-            Ok(Answer::Welcome | Answer::Full(_) | Answer::Refused(_)) => {}
-            Err(error) => assert!(!error.to_string().contains(char::is_control), "{error}"),
-        }
-    }
 }

@@ -472,29 +472,6 @@ mod tests {
     }
 
     #[test]
-    fn request_cut_at_every_byte_is_the_same_request() {
-        let input = array(&[b"MSET", b"a", &[b'x'; 300], b"", b"*1\r\n$1\r\n", b"key"]);
-        let whole = requests(&input, LIMITS).0;
-        let mut parser = Parser::default();
-        for first in 0..input.len() {
-            for second in [first, first + 1, first + 7, input.len() - 1] {
-                let mut progress = Progress::default();
-                for cut in [first, second.min(input.len() - 1).max(first)] {
-                    let parsed = parser.parse(&input[..cut], &mut progress, LIMITS);
-                    let Parsed::Partial { bytes } = parsed else { panic!("{cut}: {parsed:?}") };
-                    assert!(cut < bytes && bytes <= input.len(), "{cut} needs {bytes}");
-                }
-                let Parsed::Request(request) = parser.parse(&input, &mut progress, LIMITS) else {
-                    panic!("cut at {first} and {second}")
-                };
-                assert_eq!(request.consumed, input.len());
-                assert_eq!(request.args().iter().map(<[u8]>::to_vec).collect::<Vec<_>>(), whole[0]);
-                assert_eq!(progress, Progress::default());
-            }
-        }
-    }
-
-    #[test]
     fn long_request_in_single_bytes_costs_time_linear_in_its_length() {
         let args: Vec<&[u8]> = std::iter::repeat_n(&b"12345678"[..], 100_001).collect();
         let input = array(&args);
