@@ -141,7 +141,7 @@ fn filled(protocol: &str, keys: usize) -> World {
     let links = links.collect();
     let client = mesh.driver.client();
     let client = mesh.driver.key(client);
-    let Driver { node, now, .. } = mesh.driver;
+    let Driver { node, now, .. } = mesh.into_driver();
     let mut world = World { node, now, client, links };
     let end = keys_set(protocol, keys);
     for first in (0..end).step_by(FILL_PIPELINE) {

@@ -10,7 +10,7 @@
 mod kit;
 
 use kit::peer::{Face, Link, World, beat, bytes_of, deltas, executed, head};
-use kit::{ClientId, Driver};
+use kit::{ClientId, Driver, request};
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
 use olivia::config::Config;
@@ -126,11 +126,6 @@ fn answers(driver: &mut Driver, what: &str) {
     let other = driver.client();
     assert_eq!(driver.ask(other, "PING\n"), "0:PONG 1\n", "after {what}");
     driver.shut(other);
-}
-
-fn request(words: &[&str]) -> Vec<u8> {
-    let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
-    format!("*{}\r\n{bulks}", words.len()).into_bytes()
 }
 
 /// The names of all commands.

@@ -3,9 +3,7 @@
 
 use olivia::base::rng::Rng;
 use olivia::filter::bloom::Bloom;
-use olivia::filter::size::{BLOCK_BITS, BLOCK_WORDS, Size};
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use olivia::filter::size::{BLOCK_BITS, Size};
 
 /// Enough for 250 false positives at the smallest rate.
 const PROBES: u32 = if cfg!(debug_assertions) { 300_000 } else { 2_000_000 };

@@ -9,6 +9,7 @@ mod common;
 
 use common::client::{Client, End};
 use common::mesh::{free_port, wait_for_peers, wait_for_value};
+use common::resp::resp;
 use common::server::{Launch, Server};
 use common::wait_until;
 use socket2::SockRef;
@@ -159,32 +160,28 @@ fn resident_memory_of_a_full_node_keeps_to_its_limits() {
 #[test]
 fn large_requests_without_memory_for_them_get_errors_and_the_node_goes_on() {
     let large = "x".repeat(7 << 20);
-    let request = |words: &[&str]| {
-        let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
-        format!("*{}\r\n{bulks}", words.len())
-    };
-    let set = request(&["SET", "k", &large]);
+    let set = resp(&["SET", "k", &large]);
     let many = |name: &str, key_bytes: usize, round: u32| {
         let key = |at: u32| format!("{round}-{at}-{}", "k".repeat(key_bytes));
         let keys: Vec<String> = (0..2_000).map(key).collect();
         let pairs = keys.iter().flat_map(|key| [key.as_str(), "v"]);
         let words: Vec<&str> = std::iter::once(name).chain(pairs).collect();
-        request(&words)
+        resp(&words)
     };
     let kinds = [
         set.clone(),
         set[..set.len() - 9].to_owned(),
-        request(&["MSET", "a", &large, "b", &large]),
-        request(&[&["MGET"][..], &["k"; 1_000_000]].concat()),
+        resp(&["MSET", "a", &large, "b", &large]),
+        resp(&[&["MGET"][..], &["k"; 1_000_000]].concat()),
         format!("SET q:\"{}\"\n", "\\x41".repeat(2 << 20)),
         "GET k,q\n".repeat(50),
-        request(&["MULTI"]) + &set.repeat(2) + &request(&["EXEC"]),
-        request(&["SETRANGE", "r", "8000000", "x"]),
-        request(&["APPEND", "r", &large]),
-        request(&["LCS", "q", "q"]) + &request(&["GETSET", "k", &large]) + &request(&["ECHO", &large]),
-        request(&["KEYS", "*"]).repeat(20),
-        request(&["SCAN", "0", "COUNT", "1000000"]).repeat(20),
-        request(&["SLOWLOG", "GET", "1000000"]) + &request(&["CLIENT", "LIST"]),
+        resp(&["MULTI"]) + &set.repeat(2) + &resp(&["EXEC"]),
+        resp(&["SETRANGE", "r", "8000000", "x"]),
+        resp(&["APPEND", "r", &large]),
+        resp(&["LCS", "q", "q"]) + &resp(&["GETSET", "k", &large]) + &resp(&["ECHO", &large]),
+        resp(&["KEYS", "*"]).repeat(20),
+        resp(&["SCAN", "0", "COUNT", "1000000"]).repeat(20),
+        resp(&["SLOWLOG", "GET", "1000000"]) + &resp(&["CLIENT", "LIST"]),
         many("WATCH", 3_000, 0),
         many("DEL", 1_000, 3),
         "REQUEST bloomfilter\n".repeat(50),

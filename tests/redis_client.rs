@@ -9,6 +9,7 @@
 mod common;
 
 use common::mesh::mesh;
+use common::resp::request;
 use common::server::{Launch, Server};
 use common::{WAIT_MAX, wait_until};
 use redis::{Client, Connection, FromRedisValue, Value, cmd, pipe};
@@ -65,29 +66,11 @@ fn ask<T: FromRedisValue>(connection: &mut Connection, words: &[&str]) -> T {
 }
 
 fn query<T: FromRedisValue>(connection: &mut Connection, words: &[&str]) -> redis::RedisResult<T> {
-    let mut request = redis::Cmd::new();
+    let mut command = redis::Cmd::new();
     for word in words {
-        request.arg(word);
+        command.arg(word);
     }
-    request.query(connection)
-}
-
-/// The text of the error that a request gets, with its first word.
-fn refusal(connection: &mut Connection, words: &[&str]) -> String {
-    let error = query::<Value>(connection, words).expect_err(&format!("{words:?}"));
-    let code = error.code().unwrap_or("ERR").to_owned();
-    format!("{code} {}", error.detail().unwrap_or_default())
-}
-
-/// A request as it is sent.
-fn array(words: &[&[u8]]) -> Vec<u8> {
-    let mut out = format!("*{}\r\n", words.len()).into_bytes();
-    for word in words {
-        out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-        out.extend_from_slice(word);
-        out.extend_from_slice(b"\r\n");
-    }
-    out
+    command.query(connection)
 }
 
 /// Sends bytes; returns the reply, up to `expected` bytes or the end of the connection.
@@ -139,92 +122,6 @@ fn values_of_every_kind_read_back() {
 }
 
 #[test]
-fn mget_shows_what_is_missing_in_its_place() {
-    let target = Target::start("resp-mget");
-    for mut connection in target.connections() {
-        ask::<()>(&mut connection, &["SET", "mget:a", "1"]);
-        ask::<()>(&mut connection, &["SET", "mget:b", "2"]);
-        let found: Vec<Option<u32>> = ask(&mut connection, &["MGET", "mget:b", "nope", "mget:a", "mget:b"]);
-        assert_eq!(found, [Some(2), None, Some(1), Some(2)]);
-        assert_eq!(ask::<u32>(&mut connection, &["DEL", "mget:a", "mget:a", "nope", "mget:b"]), 2);
-    }
-    target.end();
-}
-
-#[test]
-fn incr_counts_up_to_the_largest_number() {
-    let target = Target::start("resp-incr");
-    for mut connection in target.connections() {
-        if !has(&mut connection, &["INCR"]) {
-            continue;
-        }
-        assert_eq!(ask::<i64>(&mut connection, &["INCR", "n"]), 1);
-        assert_eq!(ask::<i64>(&mut connection, &["INCR", "n"]), 2);
-        assert_eq!(ask::<String>(&mut connection, &["GET", "n"]), "2");
-        ask::<()>(&mut connection, &["SET", "n", "-10"]);
-        assert_eq!(ask::<i64>(&mut connection, &["INCR", "n"]), -9);
-        ask::<()>(&mut connection, &["SET", "n", "9223372036854775807"]);
-        let overflow = "ERR increment or decrement would overflow";
-        assert_eq!(refusal(&mut connection, &["INCR", "n"]), overflow);
-        for text in ["", "1x", " 1", "01", "+1", "9223372036854775808", "1.0"] {
-            ask::<()>(&mut connection, &["SET", "n", text]);
-            let refused = refusal(&mut connection, &["INCR", "n"]);
-            assert_eq!(refused, "ERR value is not an integer or out of range", "{text:?}");
-            assert_eq!(ask::<String>(&mut connection, &["GET", "n"]), text);
-        }
-        ask::<()>(&mut connection, &["DEL", "n"]);
-    }
-    target.end();
-}
-
-#[test]
-fn errors_have_the_texts_of_redis_and_end_nothing() {
-    let target = Target::start("resp-errors");
-    for mut connection in target.connections() {
-        for (words, text) in [
-            (&["GET"][..], "ERR wrong number of arguments for 'get' command"),
-            (&["GET", "a", "b"], "ERR wrong number of arguments for 'get' command"),
-            (&["set", "a"], "ERR wrong number of arguments for 'set' command"),
-            (&["MGET"], "ERR wrong number of arguments for 'mget' command"),
-            (&["PING", "a", "b"], "ERR wrong number of arguments for 'ping' command"),
-            (&["NOSUCH"], "ERR unknown command 'NOSUCH', with args beginning with: "),
-            (&["NoSuch", "a", "b c"], "ERR unknown command 'NoSuch', with args beginning with: 'a' 'b c' "),
-            (&["HELLO", "4"], "NOPROTO unsupported protocol version"),
-        ] {
-            let refused = refusal(&mut connection, words);
-            assert_eq!(refused.trim_end(), text.trim_end(), "{words:?}");
-        }
-        assert_eq!(ask::<String>(&mut connection, &["PING"]), "PONG");
-        assert_eq!(ask::<String>(&mut connection, &["PING", "a b"]), "a b");
-    }
-    target.end();
-}
-
-#[test]
-fn hello_gives_the_map_and_changes_the_protocol() {
-    let target = Target::start("resp-hello");
-    let fields = |value: Value| {
-        let Value::Map(pairs) = value else { panic!("no map: {value:?}") };
-        pairs
-    };
-    let mut connection = connect(target.addr, "resp3");
-    let map = fields(ask(&mut connection, &["HELLO", "3"]));
-    let names: Vec<String> =
-        map.iter().map(|(name, _)| String::from_redis_value_ref(name).unwrap()).collect();
-    assert_eq!(names, ["server", "version", "proto", "id", "mode", "role", "modules"]);
-    assert_eq!(map[2].1, Value::Int(3));
-    assert_eq!(ask::<Value>(&mut connection, &["GET", "nope"]), Value::Nil);
-    let list = ask::<Value>(&mut connection, &["HELLO", "2"]);
-    assert!(matches!(&list, Value::Array(list) if list.len() == 14), "{list:?}");
-    // Without a version the protocol stays.
-    assert!(matches!(ask::<Value>(&mut connection, &["HELLO"]), Value::Array(_)));
-    let (bytes, _) =
-        exchange(target.addr, &[array(&[b"GET", b"nope"]), array(&[b"HELLO", b"3"])].concat(), 40);
-    assert!(bytes.starts_with(b"$-1\r\n%7\r\n$6\r\nserver\r\n"), "{}", bytes.escape_ascii());
-    target.end();
-}
-
-#[test]
 fn pipeline_of_any_length_is_answered_in_order() {
     let target = Target::start("resp-pipeline");
     for mut connection in target.connections() {
@@ -244,88 +141,6 @@ fn pipeline_of_any_length_is_answered_in_order() {
         }
         let removed: Vec<u32> = requests.query(&mut connection).unwrap();
         assert_eq!(removed, [1; 500]);
-    }
-    target.end();
-}
-
-#[test]
-fn commands_are_listed_with_arity_and_keys() {
-    let target = Target::start("resp-command");
-    for mut connection in target.connections() {
-        let info: Vec<Vec<Value>> = ask(&mut connection, &["COMMAND", "INFO", "get", "mget"]);
-        assert_eq!(info[0][1..2], [Value::Int(2)]);
-        assert_eq!(info[0][3..6], [Value::Int(1), Value::Int(1), Value::Int(1)]);
-        assert_eq!(info[1][3..6], [Value::Int(1), Value::Int(-1), Value::Int(1)]);
-        let all: Vec<Value> = ask(&mut connection, &["COMMAND"]);
-        assert_eq!(ask::<usize>(&mut connection, &["COMMAND", "COUNT"]), all.len());
-    }
-    target.end();
-}
-
-#[test]
-fn broken_stream_gets_one_error_and_is_closed() {
-    let target = Target::start("resp-broken");
-    let ok = array(&[b"SET", b"key1", b"val"]);
-    let short: &[u8] = b"*3\r\n$3\r\nset\r\n$5\r\nkey1\r\n$3\r\nval\r\n";
-    for (sent, reply) in [
-        (b"*2\r\n$3\r\nGET\r\n$-1\r\n".to_vec(), "-ERR Protocol error: invalid bulk length\r\n"),
-        (
-            [&ok, &ok, short, &array(&[b"PING"])].concat(),
-            "+OK\r\n+OK\r\n-ERR Protocol error: expected '$', got '3'\r\n",
-        ),
-        (b"*2\r\n$3\r\nGET\r\n$536870913\r\n".to_vec(), "-ERR Protocol error: invalid bulk length\r\n"),
-        (
-            b"*2\r\n$3\r\nGET\r\n$9223372036854775808\r\n".to_vec(),
-            "-ERR Protocol error: invalid bulk length\r\n",
-        ),
-        (b"*x\r\n".to_vec(), "-ERR Protocol error: invalid multibulk length\r\n"),
-        (b"*3000000000\r\n".to_vec(), "-ERR Protocol error: invalid multibulk length\r\n"),
-    ] {
-        let (received, is_closed) = exchange(target.addr, &sent, reply.len());
-        assert_eq!(received.escape_ascii().to_string(), reply.escape_default().to_string());
-        assert!(is_closed, "{}", sent.escape_ascii());
-    }
-    target.end();
-}
-
-#[test]
-fn empty_requests_are_ignored() {
-    let target = Target::start("resp-empty");
-    let sent = [b"*0\r\n*-1\r\n".to_vec(), array(&[b"PING"]), b"*0\r\n".to_vec(), array(&[b"PING"])].concat();
-    assert_eq!(exchange(target.addr, &sent, 14), (b"+PONG\r\n+PONG\r\n".to_vec(), false));
-    target.end();
-}
-
-#[test]
-fn quit_is_answered_and_what_follows_is_not_carried_out() {
-    let target = Target::start("resp-quit");
-    let mut connection = connect(target.addr, "resp2");
-    if has(&mut connection, &["QUIT"]) {
-        let sent = [array(&[b"SET", b"quit", b"v"]), array(&[b"QUIT"]), array(&[b"DEL", b"quit"])].concat();
-        assert_eq!(exchange(target.addr, &sent, 10), (b"+OK\r\n+OK\r\n".to_vec(), true));
-        assert_eq!(ask::<u32>(&mut connection, &["DEL", "quit"]), 1);
-    }
-    target.end();
-}
-
-#[test]
-fn mset_in_crumbs_costs_time_linear_in_its_pairs() {
-    let target = Target::start("resp-mset");
-    let mut connection = connect(target.addr, "resp2");
-    if has(&mut connection, &["MSET"]) {
-        let keys: Vec<Vec<u8>> = (0..50_000).map(|number| format!("mset:{number}").into_bytes()).collect();
-        let mut words: Vec<&[u8]> = vec![b"MSET"];
-        keys.iter().for_each(|key| words.extend([&key[..], b"v"]));
-        let mut stream = TcpStream::connect(target.addr).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
-        array(&words).chunks(1_400).for_each(|crumb| stream.write_all(crumb).unwrap());
-        let mut reply = [0; 5];
-        stream.read_exact(&mut reply).unwrap();
-        assert_eq!(&reply, b"+OK\r\n");
-        for keys in keys.chunks(1_000) {
-            assert_eq!(cmd("DEL").arg(keys).query::<usize>(&mut connection).unwrap(), keys.len());
-        }
     }
     target.end();
 }
@@ -417,7 +232,7 @@ fn requests_behind_a_scan_in_steps_wait_for_it() {
 fn request_in_crumbs_costs_time_linear_in_its_length() {
     let target = Target::start("resp-crumbs");
     let value = vec![b'x'; 400_000];
-    let request = array(&[b"SET", b"crumbs", &value]);
+    let request = request(&[&b"SET"[..], b"crumbs", &value]);
     for crumb in [7, 1_400] {
         let mut stream = TcpStream::connect(target.addr).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -503,27 +318,14 @@ fn reads_of_every_kind_find_a_key_of_another_node() {
         let far = || "a value".to_owned();
         assert_eq!(replies, ("OK".to_owned(), far(), [Some(far()), None], 7, round + 1));
     }
-    let request = [array(&[b"MULTI"]), array(&[b"GET", b"far"]), array(&[b"EXEC"])].concat();
+    let once = [request(&[b"MULTI"]), request(&[b"GET", b"far"]), request(&[b"EXEC"])].concat();
     let reply = b"+OK\r\n+QUEUED\r\n*1\r\n$7\r\na value\r\n";
-    let pipeline = [request.repeat(100), array(&[b"PING"])].concat();
+    let pipeline = [once.repeat(100), request(&[b"PING"])].concat();
     let (replies, _) = exchange(nodes[0].addr(), &pipeline, 100 * reply.len() + 7);
     assert!(replies == [&reply.repeat(100)[..], b"+PONG\r\n"].concat(), "{}", replies.escape_ascii());
     // What depends on the old value is carried out at its holder.
     assert_eq!(ask::<i64>(&mut here, &["PERSIST", "far"]), 1);
     assert_eq!(ask::<i64>(&mut here, &["SETNX", "far", "another"]), 0);
-}
-
-#[test]
-fn transaction_pipeline_is_one_reply() {
-    let target = Target::start("resp-multi");
-    for mut connection in target.connections() {
-        if has(&mut connection, &["MULTI", "EXEC"]) {
-            let replies: (String, i64, i64) =
-                pipe().atomic().set("tx", 1).incr("tx", 4).del("tx").query(&mut connection).unwrap();
-            assert_eq!(replies, ("OK".to_owned(), 5, 1));
-        }
-    }
-    target.end();
 }
 
 #[test]

@@ -21,22 +21,21 @@
 //!
 //! Escapes: `\n` `\r` `\\` `\xHH`, and `\*N{text}` for N times that text.
 
+mod common;
 mod kit;
 
+use common::WAIT_MAX;
+use common::resp::request;
+use common::server::{Launch, Server};
 use kit::{ClientId, Driver, LOOPBACK};
 use olivia::base::rng::Rng;
 use olivia::config::{self, Config, FileRead, Sources};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::time::Duration;
-
-/// Time limit of every wait for a real process.
-const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// Random cuts of each transcript.
 const CUTS: u64 = 50;
@@ -239,61 +238,17 @@ impl Talk for Virtual {
     }
 }
 
-/// The program, ended with the test.
-struct Program {
-    child: Child,
-    addr: String,
-}
-
-impl Program {
-    fn start(transcript: &Transcript) -> Self {
-        let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("sessions");
-        fs::create_dir_all(&home).unwrap();
-        let file = home.join(format!("{}-{}.toml", transcript.name, std::process::id()));
-        fs::write(&file, &transcript.config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_olivia"))
-            .env_clear()
-            .arg("--config")
-            .arg(&file)
-            .args(["--port", "0"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut program = Self { child, addr: String::new() };
-        let (sender, receiver) = mpsc::channel();
-        // Reads to the end, so that the program never waits for a reader of its log.
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                let addr = line.split_once("listens on ").and_then(|(_, rest)| rest.split_once(';'));
-                if let Some((addr, _)) = addr {
-                    let _ = sender.send(addr.to_owned());
-                }
-            }
-        });
-        program.addr = receiver.recv_timeout(WAIT_MAX).unwrap();
-        program
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Over TCP.
 struct Real {
-    program: Program,
     streams: BTreeMap<String, TcpStream>,
+    server: Server,
 }
 
 impl Real {
     fn stream(&mut self, name: &str) -> &mut TcpStream {
-        let Self { program, streams } = self;
+        let Self { server, streams } = self;
         streams.entry(name.to_owned()).or_insert_with(|| {
-            let stream = TcpStream::connect(&program.addr).unwrap();
+            let stream = TcpStream::connect(server.addr()).unwrap();
             stream.set_nodelay(true).unwrap();
             stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
             stream.set_write_timeout(Some(WAIT_MAX)).unwrap();
@@ -385,15 +340,8 @@ fn unescape(text: &str) -> Vec<u8> {
 
 /// The words of a line as one request in RESP.
 fn in_resp(line: &str) -> Vec<u8> {
-    let words: Vec<Vec<u8>> =
-        line.split(' ').map(|word| if word == "\"\"" { Vec::new() } else { unescape(word) }).collect();
-    let mut request = format!("*{}\r\n", words.len()).into_bytes();
-    for word in words {
-        request.extend(format!("${}\r\n", word.len()).bytes());
-        request.extend(word);
-        request.extend(b"\r\n");
-    }
-    request
+    let words = line.split(' ').map(|word| if word == "\"\"" { Vec::new() } else { unescape(word) });
+    request(&words.collect::<Vec<_>>())
 }
 
 /// Whether `text` is `pattern`, where `*` stands for any bytes.
@@ -495,7 +443,7 @@ fn every_conversation_goes_the_same_however_it_is_cut() {
 #[test]
 fn every_conversation_goes_the_same_over_tcp() {
     for transcript in transcripts().into_iter().filter(|transcript| !transcript.takes_time()) {
-        let program = Program::start(&transcript);
-        transcript.hold(&mut Real { program, streams: BTreeMap::new() });
+        let launch = Launch::new(&format!("sessions-{}", transcript.name)).config(&transcript.config);
+        transcript.hold(&mut Real { streams: BTreeMap::new(), server: launch.start() });
     }
 }

@@ -8,6 +8,7 @@ pub mod client;
 pub mod mesh;
 #[cfg(target_os = "linux")]
 pub mod net;
+pub mod resp;
 pub mod server;
 
 use std::thread;

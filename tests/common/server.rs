@@ -107,7 +107,12 @@ impl Launch {
 
     /// Writes its `olivia.toml`.
     pub fn config(self, text: &str) -> Self {
-        fs::write(self.home.join("olivia.toml"), text).unwrap();
+        self.file("olivia.toml", text)
+    }
+
+    /// Writes a file in its directory.
+    pub fn file(self, name: &str, text: &str) -> Self {
+        fs::write(self.home.join(name), text).unwrap();
         self
     }
 
@@ -203,6 +208,11 @@ impl Server {
 
     pub fn connect(&self) -> Client {
         Client::connect(self.addr())
+    }
+
+    /// The directory that it runs in.
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     /// Returns its standard error so far.

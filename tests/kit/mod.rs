@@ -9,17 +9,15 @@ pub mod contract;
 pub mod driver;
 pub mod mesh;
 pub mod peer;
+#[path = "../common/resp.rs"]
+#[allow(clippy::duplicate_mod, reason = "some targets include tests/common, too")]
+pub mod resp;
 
 pub use driver::{ClientId, Driver, ELSEWHERE, LOOPBACK};
+pub use resp::{request, resp};
 
 use std::time::Duration;
 
 pub const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
-}
-
-/// Encodes a request in RESP.
-pub fn resp(words: &[&str]) -> String {
-    let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
-    format!("*{}\r\n{bulks}", words.len())
 }
