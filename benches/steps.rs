@@ -69,7 +69,7 @@ impl Loop {
         for _ in 0..SAMPLES {
             world.driver.leap(Duration::from_secs(10));
             world.driver.node.iteration_begins(world.driver.now);
-            world.driver.ask(player, "PING\nGET key1\n");
+            world.driver.call(player, "PING\nGET key1\n");
         }
         let links = (1..=peers).map(|number| world.known(&Face::new(number))).collect();
         Self { world, player, worker, shares: Shares::default(), links }

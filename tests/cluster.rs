@@ -35,7 +35,7 @@ fn set_keys(client: &mut Client, from: &str, count: usize) {
     for n in 0..count {
         write!(request, "{}{from}-{n}:{n}", if n == 0 { "" } else { "," }).unwrap();
     }
-    let reply = client.ask(&request);
+    let reply = client.call(&request);
     assert!(reply.starts_with(":SAT "), "{reply}");
 }
 
@@ -52,14 +52,14 @@ fn key_set_on_any_of_three_nodes_is_found_from_all() {
                 (0..10).for_each(|n| wait_for_value(client, &format!("from{index}-{n}"), &n.to_string()));
             }
             assert_eq!(
-                client.ask("GET from0-1,nobody,from1-2,from2-3"),
+                client.call("GET from0-1,nobody,from1-2,from2-3"),
                 ":GOT from0-1:1,from1-2:2,from2-3:3"
             );
-            assert_eq!(client.ask("GET nobody"), ":GOT ");
+            assert_eq!(client.call("GET nobody"), ":GOT ");
         }
-        clients[2].ask("SETEX brief:b:100");
+        clients[2].call("SETEX brief:b:100");
         wait_for_value(&mut clients[0], "brief", "b");
-        let lasts = clients[0].ask("TTL brief,from1-1");
+        let lasts = clients[0].call("TTL brief,from1-1");
         assert!(
             lasts == ":LASTS brief:100,from1-1:never" || lasts == ":LASTS brief:99,from1-1:never",
             "{lasts}"
@@ -81,7 +81,7 @@ fn killed_node_is_unlinked_at_once_and_its_successor_is_a_new_member() {
     // A dead link is detected by its reset: no heartbeat is due for a minute.
     for client in &mut clients {
         wait_until("the dead node is gone", || client.stat("peers_linked") == 1);
-        (0..10).for_each(|n| assert_eq!(client.ask(&format!("GET lost-{n}")), ":GOT "));
+        (0..10).for_each(|n| assert_eq!(client.call(&format!("GET lost-{n}")), ":GOT "));
         assert_eq!(client.stat("lookup_timeouts"), 0);
     }
     let log = nodes[0].log();
@@ -94,7 +94,7 @@ fn killed_node_is_unlinked_at_once_and_its_successor_is_a_new_member() {
     for client in &mut clients {
         wait_for_peers(client, 2);
         (0..10).for_each(|n| wait_for_value(client, &format!("new-{n}"), &n.to_string()));
-        assert_eq!(client.ask("GET lost-1"), ":GOT ");
+        assert_eq!(client.call("GET lost-1"), ":GOT ");
     }
 }
 
@@ -108,7 +108,7 @@ fn stopped_node_costs_three_timeouts_and_is_unlinked_after_three_heartbeats() {
     nodes[2].signal("STOP");
     let begin = Instant::now();
     for n in 0..50 {
-        assert_eq!(client.ask(&format!("GET still-{n}")), ":GOT ");
+        assert_eq!(client.call(&format!("GET still-{n}")), ":GOT ");
     }
     // It claims all of these keys; three timeouts in a row open its circuit.
     assert_eq!(client.stat("lookup_timeouts"), 3);
@@ -128,11 +128,11 @@ fn node_paused_for_a_moment_stays_linked() {
     set_keys(&mut nodes[1].connect(), "moment", 2);
     wait_for_value(&mut client, "moment-0", "0");
     nodes[1].signal("STOP");
-    assert_eq!(client.ask("GET moment-0"), ":GOT ");
+    assert_eq!(client.call("GET moment-0"), ":GOT ");
     nodes[1].signal("CONT");
     // It is queried again after its next frame.
     wait_for_value(&mut client, "moment-0", "0");
-    assert_eq!(client.ask("GET moment-1"), ":GOT moment-1:1");
+    assert_eq!(client.call("GET moment-1"), ":GOT moment-1:1");
     assert_eq!(client.stat("lookup_timeouts"), 1);
     assert!(!nodes[0].log().contains("link to "), "{}", nodes[0].log());
 }
@@ -151,10 +151,10 @@ fn node_with_another_secret_is_refused_and_both_log_why() {
         let mut client = stranger.connect();
         // It has dialled; it serves its own keys only.
         wait_for_peers(&mut client, 0);
-        assert_eq!(client.ask("SET own:1"), ":SAT own:1");
-        member.connect().ask("SET theirs:1");
-        assert_eq!(client.ask("GET own,theirs"), ":GOT own:1", "{name}");
-        assert_eq!(member.connect().ask("GET own"), ":GOT ", "{name}");
+        assert_eq!(client.call("SET own:1"), ":SAT own:1");
+        member.connect().call("SET theirs:1");
+        assert_eq!(client.call("GET own,theirs"), ":GOT own:1", "{name}");
+        assert_eq!(member.connect().call("GET own"), ":GOT ", "{name}");
         assert_eq!(member.connect().stat("peers_linked"), 0);
     }
 }
@@ -178,12 +178,12 @@ fn node_behind_a_mapped_port_is_dialled_at_the_address_that_it_advertises() {
         .env("OLIVIA_MESH_ADVERTISE", advertised.to_string())
         .start();
     wait_for_peers(&mut seed.connect(), 1);
-    assert_eq!(seed.connect().ask("REQUEST peers"), format!(":FULFILLED {advertised}"));
+    assert_eq!(seed.connect().call("REQUEST peers"), format!(":FULFILLED {advertised}"));
     // It gets the other node's address from the seed only, and so the advertised one.
     let third = Launch::new("third").peer(seed.addr()).start();
     wait_for_peers(&mut third.connect(), 2);
     wait_for_peers(&mut behind.connect(), 2);
-    assert_eq!(behind.connect().ask("SET a:1"), ":SAT a:1");
+    assert_eq!(behind.connect().call("SET a:1"), ":SAT a:1");
     wait_for_value(&mut third.connect(), "a", "1");
-    assert!(third.connect().ask("REQUEST peers").contains(&advertised.to_string()));
+    assert!(third.connect().call("REQUEST peers").contains(&advertised.to_string()));
 }

@@ -304,10 +304,10 @@ fn three_nodes_of_the_tutorial_find_each_others_keys() {
         .collect();
     let mut clients: Vec<_> = nodes.iter().map(|node| node.connect()).collect();
     for client in &mut clients {
-        assert_eq!(client.ask("AUTH open sesame"), ":WELCOME ");
+        assert_eq!(client.call("AUTH open sesame"), ":WELCOME ");
         wait_for_peers(client, 2);
     }
-    assert_eq!(clients[0].ask("SET greeting:hello"), ":SAT greeting:hello");
+    assert_eq!(clients[0].call("SET greeting:hello"), ":SAT greeting:hello");
     wait_for_value(&mut clients[2], "greeting", "hello");
     drop(clients);
     // Each node ignores its own address in that file.

@@ -294,14 +294,14 @@ fn node_without_file_descriptors_serves_open_connections_without_spinning() {
     let fault = Fault { call: "accept4", kind: "EMFILE", nth: 4, count: 1_000_000 };
     let server = launch(shim, fault).start();
     let mut first = server.connect();
-    assert_eq!(first.ask("PING"), "0:PONG 1");
+    assert_eq!(first.call("PING"), "0:PONG 1");
     let _waiting: Vec<Client> = (0..20).map(|_| server.connect()).collect();
     server.wait_for_log("shim: call ");
     let before = server.cpu_ticks();
     thread::sleep(Duration::from_secs(1));
     let used = server.cpu_ticks() - before;
     assert!(used <= 3, "{used} ticks of 10 ms in a second in which no client can be accepted");
-    assert_eq!(first.ask("PING"), "0:PONG 1");
+    assert_eq!(first.call("PING"), "0:PONG 1");
     assert!(server.log().lines().count() <= 30, "{}", server.log());
 }
 
@@ -310,7 +310,7 @@ fn failing_accept_is_logged() {
     let Some(shim) = shim() else { return };
     let fault = Fault { call: "accept4", kind: "ENOMEM", nth: 4, count: 1_000_000 };
     let server = launch(shim, fault).start();
-    assert_eq!(server.connect().ask("PING"), "0:PONG 1");
+    assert_eq!(server.connect().call("PING"), "0:PONG 1");
     let _waiting = server.connect();
     server.wait_for_log("cannot accept connections");
 }
@@ -339,14 +339,14 @@ fn ttl_counts_the_time_that_the_machine_slept() {
     let fault = Fault { call: "clock_gettime", kind: "SLEPT", nth: 400, count: u32::MAX };
     let server = launch(shim, fault).start();
     let mut client = server.connect();
-    assert_eq!(client.ask("SETEX key:value:60"), ":SATEX key:value:60");
-    client.ask("SET lasting:value");
-    assert_eq!(client.ask("GET key"), ":GOT key:value");
+    assert_eq!(client.call("SETEX key:value:60"), ":SATEX key:value:60");
+    client.call("SET lasting:value");
+    assert_eq!(client.call("GET key"), ":GOT key:value");
     wait_until("the machine has slept", || {
-        client.ask("PING");
+        client.call("PING");
         server.log().contains("of clock_gettime")
     });
-    assert_eq!(client.ask("GET key,lasting"), ":GOT lasting:value");
+    assert_eq!(client.call("GET key,lasting"), ":GOT lasting:value");
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn key_that_expires_during_a_pause_in_the_middle_of_an_iteration_is_not_served()
     let fault = Fault { call: "recv", kind: "PAUSE", nth: 2, count: 1 };
     let server = launch(shim, fault).start();
     let (mut first, mut second) = (server.connect(), server.connect());
-    assert_eq!(first.ask("SETEX key:value:1"), ":SATEX key:value:1");
+    assert_eq!(first.call("SETEX key:value:1"), ":SATEX key:value:1");
     // Both are ready in one iteration, which the first one holds up.
     server.signal("STOP");
     first.send("PING\n");

@@ -124,7 +124,7 @@ fn serve(driver: &mut Driver, conn: ClientId, input: &[u8], refusing: Refusing) 
 
 fn answers(driver: &mut Driver, what: &str) {
     let other = driver.client();
-    assert_eq!(driver.ask(other, "PING\n"), "0:PONG 1\n", "after {what}");
+    assert_eq!(driver.call(other, "PING\n"), "0:PONG 1\n", "after {what}");
     driver.shut(other);
 }
 
@@ -156,7 +156,7 @@ fn every_command_with_large_arguments_is_an_error_without_memory_and_others_are_
     let mut driver = Driver::new(Config { limits: limits(), ..Config::default() });
     let filler = driver.client();
     let large = "x".repeat(1 << 20);
-    driver.ask(filler, &format!("SET held:{large}\n"));
+    driver.call(filler, &format!("SET held:{large}\n"));
     let names = commands(&mut driver);
     assert!(names.len() > 70, "{names:?}");
     for (name, left) in
@@ -297,7 +297,7 @@ fn every_frame_and_page_is_survived_without_memory() {
     world.driver.watch = None;
     let large = vec![b'x'; 3 << 20];
     let value = String::from_utf8(large.clone()).unwrap();
-    world.ask(&format!("SET held:{value}\n"));
+    world.call(&format!("SET held:{value}\n"));
     let inputs = frames_of_every_kind(&world, &large);
     let kinds: BTreeSet<u8> = inputs.iter().flat_map(|(.., frames)| frames.get(1)).copied().collect();
     assert_eq!(kinds.len(), 23, "{kinds:?}");

@@ -77,10 +77,10 @@ impl World {
     }
 
     /// Sends requests to a node and returns the replies so far.
-    fn ask(&mut self, node: usize, lines: &str) -> String {
+    fn call(&mut self, node: usize, lines: &str) -> String {
         let (_, client) = self.clients[node];
         self.mesh.nodes[node].send(client, lines);
-        self.mesh.settle([node]);
+        self.mesh.run([node]);
         self.mesh.nodes[node].take(client)
     }
 
@@ -237,16 +237,16 @@ fn every_increment_counts_once_and_every_lock_has_one_winner_whatever_order_fram
 #[test]
 fn value_set_right_after_a_delete_on_a_busier_node_stays() {
     let mut world = World::new(77);
-    let ask = |world: &mut World, node: usize, line: &str| {
+    let call = |world: &mut World, node: usize, line: &str| {
         let (_, client) = world.clients[node];
         world.mesh.nodes[node].send(client, line);
         world.mesh.pass(Duration::from_micros(20));
         world.mesh.nodes[node].take(client)
     };
     for (busy, other) in [(0, 1), (1, 0), (2, 1)] {
-        (0..50).for_each(|_| drop(ask(&mut world, busy, "SET x:1\n")));
-        assert!(ask(&mut world, busy, "DEL k\n").starts_with(":DELETED"));
-        assert_eq!(ask(&mut world, other, "SET k:7\n"), ":SAT k:7\n");
+        (0..50).for_each(|_| drop(call(&mut world, busy, "SET x:1\n")));
+        assert!(call(&mut world, busy, "DEL k\n").starts_with(":DELETED"));
+        assert_eq!(call(&mut world, other, "SET k:7\n"), ":SAT k:7\n");
         world.mesh.pass(ms(200));
         assert!((0..NODES).all(|node| world.read(node, "k") == Some(7)), "DEL at {busy}, SET at {other}");
     }
@@ -259,18 +259,18 @@ fn old_value_is_gone_elsewhere_without_any_timer() {
     let mut world = World::new(78);
     for (round, gathering) in [0, 1, 100, 1_000].into_iter().enumerate() {
         let (holder, writer) = (round % NODES, (round + 1) % NODES);
-        world.ask(holder, "SET moved:old\n");
+        world.call(holder, "SET moved:old\n");
         world.mesh.pass(ms(20));
         // The first is published at once, and the others wait.
         for number in 0..gathering {
-            world.ask(writer, &format!("SET new-{round}-{number}:1\n"));
+            world.call(writer, &format!("SET new-{round}-{number}:1\n"));
         }
         let begin = world.mesh.now.mono;
-        assert_eq!(world.ask(writer, "SET moved:new\n"), ":SAT moved:new\n");
+        assert_eq!(world.call(writer, "SET moved:new\n"), ":SAT moved:new\n");
         let held = |node: usize| world.mesh.nodes[node].node.version_of(world.mesh.now, b"moved");
         assert!(held(holder).is_none_or(|(_, is_held)| !is_held), "{gathering} additions gather");
         assert_eq!(world.mesh.now.mono, begin);
-        assert_eq!(world.ask(holder, "GET moved\n"), ":GOT moved:new\n");
+        assert_eq!(world.call(holder, "GET moved\n"), ":GOT moved:new\n");
         world.mesh.pass(ms(20));
     }
 }
@@ -340,7 +340,7 @@ const ABOUT_KEYS: &[&str] = &[
 ];
 
 /// A client sends requests in RESP; returns the replies.
-fn ask(mesh: &mut Mesh, (node, client): (usize, ClientId), requests: &str) -> String {
+fn call(mesh: &mut Mesh, (node, client): (usize, ClientId), requests: &str) -> String {
     let mut text = String::new();
     let several = requests.contains(';');
     let framed = ["MULTI", requests, "EXEC"];
@@ -383,14 +383,14 @@ fn request_about_a_key_of_another_node_has_the_reply_and_the_effect_that_it_has_
                 ["FLUSHALL", before, request, "MGET k {k}2", "PEXPIRETIME k", "PEXPIRETIME {k}2", "DBSIZE"]
             {
                 if !wanted.is_empty() {
-                    expected.push(ask(&mut alone, lone, &named(wanted)));
+                    expected.push(call(&mut alone, lone, &named(wanted)));
                 }
             }
-            assert_eq!(ask(&mut world.mesh, clients[1], "FLUSHALL MESH"), "+OK\r\n");
+            assert_eq!(call(&mut world.mesh, clients[1], "FLUSHALL MESH"), "+OK\r\n");
             if !before.is_empty() {
-                ask(&mut world.mesh, clients[0], &named(before));
+                call(&mut world.mesh, clients[0], &named(before));
             }
-            let reply = ask(&mut world.mesh, clients[1], &named(request));
+            let reply = call(&mut world.mesh, clients[1], &named(request));
             let shown = &expected[expected.len() - 5..];
             if reply.starts_with("-CROSSSLOT") {
                 // One of the keys is there, the other nowhere.
@@ -402,7 +402,7 @@ fn request_about_a_key_of_another_node_has_the_reply_and_the_effect_that_it_has_
             }
             assert_eq!(reply, shown[0], "{request} after '{before}'");
             for client in &clients {
-                let read = |mesh: &mut Mesh, what: &str| ask(mesh, *client, &named(what));
+                let read = |mesh: &mut Mesh, what: &str| call(mesh, *client, &named(what));
                 let at = format!("at {client:?}, {request} after '{before}'");
                 assert_eq!(read(&mut world.mesh, "MGET k {k}2"), shown[1], "{at}");
                 for (name, expected) in ["k", "{k}2"].iter().zip(&shown[2..]) {
@@ -414,7 +414,7 @@ fn request_about_a_key_of_another_node_has_the_reply_and_the_effect_that_it_has_
                     );
                 }
             }
-            let counts = clients.iter().map(|client| number(&ask(&mut world.mesh, *client, "DBSIZE")));
+            let counts = clients.iter().map(|client| number(&call(&mut world.mesh, *client, "DBSIZE")));
             assert_eq!(counts.sum::<i64>(), number(&shown[4]), "keys, {request} after '{before}'");
         }
     }
@@ -447,7 +447,7 @@ fn keys_written_on_both_sides_of_three_splits_have_one_value_though_each_began_d
                         None => format!("DEL k{number}\n"),
                     };
                 }
-                world.ask(side, &lines);
+                world.call(side, &lines);
                 world.mesh.pass(ms(200));
             }
             let deliveries = 9 + world.below(8);
@@ -466,7 +466,7 @@ fn keys_written_on_both_sides_of_three_splits_have_one_value_though_each_began_d
             );
             if let Some(last) = last.as_ref().filter(|_| number % 50 == 0) {
                 let node = (holders[0] + 1) % NODES;
-                assert_eq!(world.ask(node, &format!("GET {key}\n")), format!(":GOT {key}:{last}\n"));
+                assert_eq!(world.call(node, &format!("GET {key}\n")), format!(":GOT {key}:{last}\n"));
             }
         }
     }
@@ -476,7 +476,7 @@ fn keys_written_on_both_sides_of_three_splits_have_one_value_though_each_began_d
 #[test]
 fn node_that_is_cut_off_while_the_mesh_is_flushed_drops_its_keys_when_it_is_linked_again() {
     let mut world = World::new(90);
-    (0..NODES).for_each(|at| _ = world.ask(at, &format!("SET old{at}:1\n")));
+    (0..NODES).for_each(|at| _ = world.call(at, &format!("SET old{at}:1\n")));
     world.mesh.pass(ms(20));
     let (_, client) = world.clients[0];
     world.mesh.nodes[0].send(client, "FLUSHALL MESH\n");
@@ -487,7 +487,7 @@ fn node_that_is_cut_off_while_the_mesh_is_flushed_drops_its_keys_when_it_is_link
     let refusal = format!(":ERR {} has not answered yet; it removes its keys when it is linked", addr(2));
     assert!(reply.starts_with(&refusal), "{reply}");
     assert_eq!([0, 1, 2].map(|at| world.holders(&format!("old{at}")).len()), [0, 0, 1]);
-    (0..NODES).for_each(|at| _ = world.ask(at, &format!("SET new{at}:1\n")));
+    (0..NODES).for_each(|at| _ = world.call(at, &format!("SET new{at}:1\n")));
     world.heal(usize::MAX);
     world.mesh.pass(ms(100));
     assert_eq!([0, 1, 2].map(|at| world.holders(&format!("old{at}")).len()), [0; 3]);
@@ -499,7 +499,7 @@ fn deletions_beyond_the_cap_are_made_up_for_and_drop_few_other_keys() {
     let limits = Limits { tombstones_max: 100, ..Limits::default() };
     let mut world = World::with(91, &Config { limits, ..Config::default() });
     let sets = |prefix: &str| (0..MANY).map(|n| format!("SET {prefix}{n}:1\n")).collect::<String>();
-    world.ask(2, &(sets("deleted") + &sets("kept")));
+    world.call(2, &(sets("deleted") + &sets("kept")));
     world.mesh.pass(ms(100));
     world.cut_off(2);
     let (_, client) = world.clients[0];
@@ -508,7 +508,7 @@ fn deletions_beyond_the_cap_are_made_up_for_and_drop_few_other_keys() {
     let reply = world.mesh.nodes[0].take(client);
     let errors = reply.lines().filter(|line| line.contains(&format!("may be on {}", addr(2)))).count();
     assert_eq!(errors, MANY, "{}", reply.lines().next().unwrap_or_default());
-    world.ask(2, "SET deleted7:newer\n");
+    world.call(2, "SET deleted7:newer\n");
     world.heal(usize::MAX);
     world.mesh.pass(ms(1_000));
     let held =

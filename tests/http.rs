@@ -68,7 +68,7 @@ fn figures_are_read_by_scrapers_in_both_formats() {
     let first = Launch::new("http-first").start();
     let second = Launch::new("http-second").peer(first.addr()).start();
     let mut client = second.connect();
-    assert_eq!(client.ask("SET a:1,b:2"), ":SAT a:1,b:2");
+    assert_eq!(client.call("SET a:1,b:2"), ":SAT a:1,b:2");
     wait_until("they are linked", || client.stat("peers_linked") == 1);
     let text = get(&second, "/metrics", "Accept: text/html");
     assert_eq!((text.status, text.content_type.as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
@@ -140,8 +140,8 @@ fn readiness_counts_the_configured_peers_that_are_linked() {
 fn page_and_status_show_figures_but_no_keys_and_no_values() {
     let server = Launch::new("http-page").start();
     let mut client = server.connect();
-    client.ask("SET topsecretkey:topsecretvalue");
-    client.ask("GET topsecretkey");
+    client.call("SET topsecretkey:topsecretvalue");
+    client.call("GET topsecretkey");
     let status = get(&server, "/status.json", "A: b");
     assert_eq!((status.status, status.content_type.as_str()), (200, "application/json"));
     assert!(
@@ -242,6 +242,6 @@ fn figures_behind_a_password_need_it() {
     assert_eq!(get(&server, "/metrics", "Authorization: Basic bWU6b3BlbiBzZXNhbWU=").status, 200);
     assert_eq!(get(&server, "/livez", "A: b").status, 200);
     let mut client = server.connect();
-    client.ask("AUTH \"open sesame\"");
+    client.call("AUTH \"open sesame\"");
     assert_eq!(client.stat("auth_failures"), 4);
 }

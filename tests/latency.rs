@@ -26,8 +26,8 @@ fn numbers(reply: &str) -> Vec<i64> {
 }
 
 /// Returns the reply to a request of another client.
-fn ask(world: &mut World, client: ClientId, words: &[&str]) -> String {
-    world.driver.ask(client, &resp(words))
+fn call(world: &mut World, client: ClientId, words: &[&str]) -> String {
+    world.driver.call(client, &resp(words))
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn log_of_slow_requests_parts_the_time_here_with_peers_and_in_output() {
     let mut link = world.linked(&Face::new(1));
     let watcher = world.driver.client();
     let client = world.driver.connect("127.0.0.1:4711").unwrap();
-    ask(&mut world, client, &["CLIENT", "SETNAME", "shop"]);
+    call(&mut world, client, &["CLIENT", "SETNAME", "shop"]);
     // The peer answers after 30 ms, and the client reads after 50 more.
     world.driver.reads(client, false);
     world.driver.send(client, resp(&["GET", "far"]));
@@ -48,7 +48,7 @@ fn log_of_slow_requests_parts_the_time_here_with_peers_and_in_output() {
     world.driver.pass(ms(50));
     world.driver.reads(client, true);
     assert_eq!(world.driver.take(client), "$1\r\nv\r\n");
-    let log = ask(&mut world, watcher, &["SLOWLOG", "GET"]);
+    let log = call(&mut world, watcher, &["SLOWLOG", "GET"]);
     let parts = "... (0 us here, 30000 us waiting for peers, 50000 us in output)";
     assert_eq!(texts(&log), ["GET", "far", parts, "127.0.0.1:4711", "shop"], "{log}");
     assert_eq!(numbers(&log)[2], 80_000);
@@ -59,19 +59,19 @@ fn log_of_slow_requests_parts_the_time_here_with_peers_and_in_output() {
     world.driver.node.took(ms(25));
     world.driver.pass(ms(25));
     world.driver.reads(client, true);
-    let log = ask(&mut world, watcher, &["SLOWLOG", "GET", "1"]);
+    let log = call(&mut world, watcher, &["SLOWLOG", "GET", "1"]);
     let parts = "... (25000 us here, 0 us waiting for peers, 0 us in output)";
     assert_eq!(texts(&log)[..3], ["GET", "... (2 more requests)", parts], "{log}");
     assert_eq!(numbers(&log)[0], 1);
-    assert_eq!(numbers(&ask(&mut world, watcher, &["SLOWLOG", "LEN"])), [2]);
-    let latest = ask(&mut world, watcher, &["LATENCY", "LATEST"]);
+    assert_eq!(numbers(&call(&mut world, watcher, &["SLOWLOG", "LEN"])), [2]);
+    let latest = call(&mut world, watcher, &["LATENCY", "LATEST"]);
     assert_eq!((texts(&latest)[0], numbers(&latest)[1..].to_vec()), ("command", vec![25, 80]), "{latest}");
-    assert_eq!(numbers(&ask(&mut world, watcher, &["LATENCY", "HISTORY", "command"])).len(), 4);
-    assert_eq!(numbers(&ask(&mut world, watcher, &["LATENCY", "RESET", "event-loop"])), [0]);
-    assert_eq!(numbers(&ask(&mut world, watcher, &["LATENCY", "RESET"])), [1]);
-    assert_eq!(ask(&mut world, watcher, &["SLOWLOG", "RESET"]), "+OK\r\n");
-    assert_eq!(numbers(&ask(&mut world, watcher, &["SLOWLOG", "LEN"])), [0]);
-    assert_eq!(world.ask("STATS slow_requests\n"), ":STATS slow_requests:2\n");
+    assert_eq!(numbers(&call(&mut world, watcher, &["LATENCY", "HISTORY", "command"])).len(), 4);
+    assert_eq!(numbers(&call(&mut world, watcher, &["LATENCY", "RESET", "event-loop"])), [0]);
+    assert_eq!(numbers(&call(&mut world, watcher, &["LATENCY", "RESET"])), [1]);
+    assert_eq!(call(&mut world, watcher, &["SLOWLOG", "RESET"]), "+OK\r\n");
+    assert_eq!(numbers(&call(&mut world, watcher, &["SLOWLOG", "LEN"])), [0]);
+    assert_eq!(world.call("STATS slow_requests\n"), ":STATS slow_requests:2\n");
 }
 
 #[test]
@@ -90,8 +90,8 @@ fn slow_requests_are_kept_up_to_their_limit_and_not_at_all_without_a_threshold()
             world.driver.pass(ms(20));
             world.driver.reads(client, true);
         }
-        assert_eq!(numbers(&ask(&mut world, watcher, &["SLOWLOG", "LEN"])), [kept]);
-        assert_eq!(world.ask("STATS slow_requests\n"), format!(":STATS slow_requests:{counted}\n"));
+        assert_eq!(numbers(&call(&mut world, watcher, &["SLOWLOG", "LEN"])), [kept]);
+        assert_eq!(world.call("STATS slow_requests\n"), format!(":STATS slow_requests:{counted}\n"));
     }
 }
 
@@ -99,12 +99,12 @@ fn slow_requests_are_kept_up_to_their_limit_and_not_at_all_without_a_threshold()
 fn requests_of_one_read_share_its_work_and_each_is_in_the_histogram_of_its_command() {
     let mut world = world(Limits::default());
     let (client, watcher) = (world.driver.client(), world.driver.client());
-    ask(&mut world, watcher, &["PING"]);
+    call(&mut world, watcher, &["PING"]);
     // Shared with the SET of the key that is there from the beginning.
     world.driver.node.took(Duration::from_micros(3));
     world.driver.send(client, "SET a:1\nGET a\nGET a\nGET own\n");
     world.driver.node.took(Duration::from_micros(40));
-    let read = ask(&mut world, watcher, &["LATENCY", "HISTOGRAM", "mget", "SET", "get", "config"]);
+    let read = call(&mut world, watcher, &["LATENCY", "HISTOGRAM", "mget", "SET", "get", "config"]);
     // 10 us each: from 8.192 to 16.384.
     assert_eq!(
         (texts(&read), numbers(&read)),
@@ -113,16 +113,16 @@ fn requests_of_one_read_share_its_work_and_each_is_in_the_histogram_of_its_comma
             vec![3, 16, 3, 2, 2, 1, 16, 2]
         )
     );
-    let ping = ask(&mut world, watcher, &["LATENCY", "HISTOGRAM", "ping"]);
+    let ping = call(&mut world, watcher, &["LATENCY", "HISTOGRAM", "ping"]);
     assert_eq!(numbers(&ping), [1, 2, 1]);
     world.driver.node.took(Duration::from_micros(10));
     // A word that others stand under means those.
     for name in ["latency", "latency|histogram"] {
-        let histogram = ask(&mut world, watcher, &["LATENCY", "HISTOGRAM", name]);
+        let histogram = call(&mut world, watcher, &["LATENCY", "HISTOGRAM", name]);
         assert_eq!((texts(&histogram)[0], numbers(&histogram)[0]), ("latency|histogram", 2), "{histogram}");
     }
-    ask(&mut world, watcher, &["CONFIG", "RESETSTAT"]);
-    assert_eq!(ask(&mut world, watcher, &["LATENCY", "HISTOGRAM", "get"]), "*0\r\n");
+    call(&mut world, watcher, &["CONFIG", "RESETSTAT"]);
+    assert_eq!(call(&mut world, watcher, &["LATENCY", "HISTOGRAM", "get"]), "*0\r\n");
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn pipeline_that_is_not_read_costs_bounded_memory_and_all_its_requests_are_count
     }
     world.driver.reads(client, true);
     let watcher = world.driver.client();
-    let stats = world.driver.ask(watcher, "STATS slow_requests,latency_p99_us\n");
+    let stats = world.driver.call(watcher, "STATS slow_requests,latency_p99_us\n");
     let number = |name: &str| -> u64 {
         let at = stats.find(name).unwrap() + name.len() + 1;
         stats[at..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()

@@ -28,7 +28,7 @@ fn counts(server: &Server, name: &str, value: u64) {
 fn slow_reader_is_closed_and_others_are_served_meanwhile() {
     let server = Launch::new("slow-reader").limit("slow_reader_ms", 300).start();
     let mut other = server.connect();
-    other.ask(&format!("SET key:{}", "v".repeat(60_000)));
+    other.call(&format!("SET key:{}", "v".repeat(60_000)));
     let mut slow = server.connect();
     slow.send(&"GET key\n".repeat(2_000));
     wait_until("the slow reader is closed", || other.stat("connections_closed_slow_reader") == 1);
@@ -42,7 +42,7 @@ fn slow_reader_is_closed_and_others_are_served_meanwhile() {
 fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
     let server = Launch::new("buffers-given-back").start();
     let mut other = server.connect();
-    other.ask(&format!("SET key:{}", "v".repeat(60_000)));
+    other.call(&format!("SET key:{}", "v".repeat(60_000)));
     let start = server.resident_bytes();
     let mebibytes = |bytes: u64| bytes >> 20;
     // Unfinished requests, large and small, and replies that are not read.
@@ -204,7 +204,7 @@ fn large_requests_without_memory_for_them_get_errors_and_the_node_goes_on() {
             drop(clients);
             unread.drain(..unread.len().saturating_sub(5));
             let mut other = server.connect();
-            assert_eq!(other.ask("PING"), "0:PONG 1", "{name}: {}", &kind[..19]);
+            assert_eq!(other.call("PING"), "0:PONG 1", "{name}: {}", &kind[..19]);
         }
     }
 }
@@ -213,7 +213,7 @@ fn large_requests_without_memory_for_them_get_errors_and_the_node_goes_on() {
 fn paused_client_that_goes_away_is_noticed_at_once() {
     let server = Launch::new("paused-gone").start();
     let mut other = server.connect();
-    other.ask(&format!("SET key:{}", "v".repeat(60_000)));
+    other.call(&format!("SET key:{}", "v".repeat(60_000)));
     for _ in 0..10 {
         let mut paused = server.connect();
         paused.send(&"GET key\n".repeat(1_000));
@@ -230,7 +230,7 @@ fn client_over_clients_max_gets_an_error_and_connects_later() {
     let files = server.open_files();
     let mut clients: Vec<Client> = (0..3).map(|_| server.connect()).collect();
     for client in &mut clients {
-        assert_eq!(client.ask("PING"), "0:PONG 1");
+        assert_eq!(client.call("PING"), "0:PONG 1");
     }
     let sentence = ":ERR client limit reached (clients_max = 3); try again later\n";
     for at in 0..50 {
@@ -258,7 +258,7 @@ fn client_over_clients_max_gets_an_error_and_connects_later() {
 fn refused_client_that_sent_first_can_read_the_reason() {
     let server = Launch::new("refused-speaker").limit("clients_max", 1).start();
     let mut first = server.connect();
-    first.ask("PING");
+    first.call("PING");
     // While it stands still the system takes connections and bytes for it.
     server.signal("STOP");
     let mut clients: Vec<Client> = (0..10).map(|_| server.connect()).collect();
@@ -276,7 +276,7 @@ fn refused_client_that_sent_first_can_read_the_reason() {
 fn connections_opened_and_closed_in_any_way_leave_no_file_and_no_memory() {
     let server = Launch::new("churn").start();
     let mut other = server.connect();
-    other.ask("PING");
+    other.call("PING");
     let (files, start) = (server.open_files(), server.resident_bytes());
     for at in 0..4_000 {
         let mut client = server.connect();
@@ -348,7 +348,7 @@ fn nothing_behind_a_head_of_http_is_carried_out() {
         assert!(!text.contains("SAT") && text.is_empty() == head.starts_with("POST"), "{text:?}");
     }
     let mut client = server.connect();
-    assert_eq!(client.ask("GET key"), ":GOT ");
+    assert_eq!(client.call("GET key"), ":GOT ");
     assert_eq!(client.stat("connections_closed_browser"), 1);
     server.wait_for_log("it sends HTTP");
 }
@@ -385,7 +385,7 @@ fn clients_max_is_lowered_to_the_file_descriptor_limit() {
     server.wait_for_log("only 68 files may be open, room for 10 clients instead of 10000");
     let mut clients: Vec<Client> = (0..10).map(|_| server.connect()).collect();
     for client in &mut clients {
-        assert_eq!(client.ask("PING"), "0:PONG 1");
+        assert_eq!(client.call("PING"), "0:PONG 1");
     }
     let (sentence, _) = server.connect().rest();
     assert!(sentence.starts_with(":ERR client limit reached (clients_max = 10)"), "{sentence}");
@@ -398,16 +398,16 @@ fn node_full_of_clients_is_dialled_and_dials() {
     let full = Launch::new("full").files_max(68).peer(later).start();
     full.wait_for_log("room for 10 clients");
     let mut clients: Vec<Client> = (0..10).map(|_| full.connect()).collect();
-    clients.iter_mut().for_each(|client| assert_eq!(client.ask("PING"), "0:PONG 1"));
+    clients.iter_mut().for_each(|client| assert_eq!(client.call("PING"), "0:PONG 1"));
     // Connections that could be nodes are more than there are places for.
     let silent: Vec<Client> = (0..20).map(|_| full.connect()).collect();
     let dialling = Launch::new("full-dialling").peer(full.addr()).start();
     wait_for_peers(&mut dialling.connect(), 1);
     let dialled = Launch::new("full-dialled").port(free).start();
     wait_until("both are linked", || clients[0].stat("peers_linked") == 2);
-    clients[0].ask("SET here:1");
+    clients[0].call("SET here:1");
     wait_for_value(&mut dialling.connect(), "here", "1");
-    dialled.connect().ask("SET there:2");
+    dialled.connect().call("SET there:2");
     wait_for_value(&mut clients[1], "there", "2");
     for mut client in silent {
         assert!(client.rest().0.starts_with(":ERR client limit reached (clients_max = 10)"));

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 /// A node with these limits, and a peer with an unknown filter: queried for every absent key.
-fn asking(limits: Limits) -> (World, Link) {
+fn with_unknown_peer(limits: Limits) -> (World, Link) {
     let mut world = World::new(Config { limits, ..Config::default() });
     let link = world.linked(&Face::new(1));
     (world, link)
@@ -45,16 +45,16 @@ fn clients(world: &mut World, count: usize) -> Vec<ClientId> {
 
 #[test]
 fn request_that_needs_one_lookup_too_many_is_an_error_and_goes_through_when_others_have_ended() {
-    let (mut world, mut link) = asking(Limits { lookups_max: 4, ..Limits::default() });
+    let (mut world, mut link) = with_unknown_peer(Limits { lookups_max: 4, ..Limits::default() });
     let others = clients(&mut world, 2);
     world.driver.send(others[0], "GET a,b\n");
     world.driver.send(others[1], "GET c\n");
     let reply = ":ERR 4 keys are being looked up on other nodes, the limit (lookups_max); try again\n";
-    assert_eq!(world.ask("GET d,e\n"), reply);
-    assert_eq!(world.ask("TTL d,e\n"), reply);
+    assert_eq!(world.call("GET d,e\n"), reply);
+    assert_eq!(world.call("TTL d,e\n"), reply);
     assert_eq!(world.driver.node.stats().request_errors, 2);
     // What is here is not looked up, and one key still fits.
-    assert_eq!(world.ask("GET own\n"), ":GOT own:1\n");
+    assert_eq!(world.call("GET own\n"), ":GOT own:1\n");
     world.begin("GET d\n");
     assert_eq!(world.driver.node.lookups(), 4);
     let queries = queried(&mut world, &mut link);
@@ -69,7 +69,7 @@ fn request_that_needs_one_lookup_too_many_is_an_error_and_goes_through_when_othe
 
 #[test]
 fn connection_with_as_many_lookups_as_it_may_have_is_not_read_until_one_ends() {
-    let (mut world, mut link) = asking(Limits { lookups_per_connection: 2, ..Limits::default() });
+    let (mut world, mut link) = with_unknown_peer(Limits { lookups_per_connection: 2, ..Limits::default() });
     let client = world.driver.client();
     world.driver.send(client, "0:GET a\n1:GET b\n2:GET c\n3:PING\n4:GET d,e\n");
     assert_eq!(world.driver.node.lookups(), 2);
@@ -93,7 +93,7 @@ fn connection_with_as_many_lookups_as_it_may_have_is_not_read_until_one_ends() {
 
 #[test]
 fn queries_beyond_the_limit_of_a_peer_are_deferred() {
-    let (mut world, mut link) = asking(Limits { lookups_per_peer: 2, ..Limits::default() });
+    let (mut world, mut link) = with_unknown_peer(Limits { lookups_per_peer: 2, ..Limits::default() });
     let all = clients(&mut world, 6);
     for (at, client) in all.iter().enumerate() {
         world.driver.send(*client, format!("GET k{at}\n"));
@@ -121,7 +121,7 @@ fn queries_beyond_the_limit_of_a_peer_are_deferred() {
 
 #[test]
 fn lookups_waiting_for_a_slot_go_on_when_the_circuit_opens() {
-    let (mut world, mut link) = asking(Limits { lookups_per_peer: 2, ..Limits::default() });
+    let (mut world, mut link) = with_unknown_peer(Limits { lookups_per_peer: 2, ..Limits::default() });
     world.driver.pass(ms(1));
     let all = clients(&mut world, 202);
     for client in &all[200..] {
@@ -146,7 +146,7 @@ fn lookups_waiting_for_a_slot_go_on_when_the_circuit_opens() {
 
 #[test]
 fn queries_to_a_link_that_takes_nothing_wait_outside_it_and_open_the_circuit() {
-    let (mut world, mut link) = asking(Limits::default());
+    let (mut world, mut link) = with_unknown_peer(Limits::default());
     let key = |at: usize| format!("{at:05}{}", "k".repeat(10_000));
     world.driver.reads(link.conn, false);
     let all = clients(&mut world, 300);
@@ -182,7 +182,7 @@ fn queries_to_a_link_that_takes_nothing_wait_outside_it_and_open_the_circuit() {
 #[test]
 fn in_flight_queries_of_a_peer_are_limited() {
     let limits = Limits { lookups_per_peer: 1_024, lookups_per_connection: 65_536, ..Limits::default() };
-    let (mut world, mut link) = asking(limits);
+    let (mut world, mut link) = with_unknown_peer(limits);
     world.driver.watch = None;
     let keys: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
     world.begin(&format!("GET {}\n", keys.join(",")));
@@ -309,7 +309,7 @@ fn ended_lookups_leave_no_work() {
 
 #[test]
 fn waiters_beyond_the_limit_start_another_lookup() {
-    let (mut world, mut link) = asking(Limits::default());
+    let (mut world, mut link) = with_unknown_peer(Limits::default());
     let all = clients(&mut world, 100);
     for client in &all {
         world.driver.send(*client, "GET far\n");
@@ -353,7 +353,7 @@ fn backup_peers_are_linked_after_a_peer_left() {
     world.driver.pass(ms(1_000));
     assert_eq!(world.driver.next_dial(), None);
     assert_eq!((world.stat("peers_linked"), world.stat("peers_backup")), (1, 1));
-    assert!(world.ask("STATS\n").contains(",mesh_complete:no,"));
+    assert!(world.call("STATS\n").contains(",mesh_complete:no,"));
     world.driver.lose(first.conn);
     world.driver.pass(ms(200));
     let dialled: Vec<String> =
@@ -468,7 +468,7 @@ fn peer_with_a_full_output_gets_no_deltas_until_it_reads() {
     let limits = Limits { line_bytes_max: 4 << 20, value_bytes_max: 4 << 20, ..Limits::default() };
     let mut world = World::new(Config { limits, ..Config::default() });
     let value = "x".repeat(2 << 20);
-    assert!(world.ask(&format!("SET big:{value}\n")).starts_with(":SAT"));
+    assert!(world.call(&format!("SET big:{value}\n")).starts_with(":SAT"));
     let mut link = world.known(&Face::new(1));
     world.send(&link, &[(0, Body::Resync(None))]);
     assert!(world.frames(&mut link).contains(&Received::Changelog));
@@ -476,7 +476,7 @@ fn peer_with_a_full_output_gets_no_deltas_until_it_reads() {
     world.send(&link, &[(1, Body::Get { key: b"big", wanted: Wanted::Value })]);
     let reply = world.driver.node.stats().digest_sent_bytes;
     for n in 0..1_000 {
-        world.ask(&format!("SET n{n}:1\n"));
+        world.call(&format!("SET n{n}:1\n"));
     }
     world.driver.pass(ms(100));
     assert_eq!(world.driver.node.stats().digest_sent_bytes, reply);
@@ -491,7 +491,7 @@ fn peer_with_a_full_output_gets_no_deltas_until_it_reads() {
 fn peer_that_reads_nothing_is_closed_as_a_slow_reader() {
     let limits = Limits { slow_reader_ms: 2_000, value_bytes_max: 60_000, ..Limits::default() };
     let mut world = World::new(Config { limits, ..Config::default() });
-    world.ask(&format!("SET big:{}\n", "x".repeat(60_000)));
+    world.call(&format!("SET big:{}\n", "x".repeat(60_000)));
     let face = Face::new(1);
     let link = world.linked(&face);
     world.driver.reads(link.conn, false);
@@ -514,9 +514,9 @@ fn filter_whose_text_is_longer_than_a_reply_by_its_head_alone_is_an_error() {
             ..Limits::default()
         };
         let mut world = World::new(Config { limits, ..Config::default() });
-        (0..1_300).for_each(|n| _ = world.ask(&format!("SET n{n}:1\n")));
+        (0..1_300).for_each(|n| _ = world.call(&format!("SET n{n}:1\n")));
         assert_eq!(world.stat("filter_bits"), 1 << 15);
-        world.ask("REQUEST bloomfilter\n")
+        world.call("REQUEST bloomfilter\n")
     };
     let whole = replies(1 << 15);
     assert!(whole.starts_with(":FULFILLED v=1,"), "{whole}");
@@ -547,14 +547,14 @@ impl Pair {
         Self { mesh, clients }
     }
 
-    fn ask(&mut self, at: usize, text: &str) -> String {
+    fn call(&mut self, at: usize, text: &str) -> String {
         self.mesh.nodes[at].send(self.clients[at], text);
-        self.mesh.settle([at]);
+        self.mesh.run([at]);
         self.mesh.nodes[at].take(self.clients[at])
     }
 
     fn stat(&mut self, at: usize, name: &str) -> u64 {
-        let stats = self.ask(at, "STATS\n");
+        let stats = self.call(at, "STATS\n");
         let found = stats.split([',', ' ']).find_map(|field| field.strip_prefix(&format!("{name}:")));
         found.unwrap().trim().parse().unwrap()
     }
@@ -562,7 +562,7 @@ impl Pair {
     /// Sets keys on the first node, each with its own name, in groups of which each is published.
     fn fill(&mut self, keys: std::ops::Range<u32>) {
         for key in keys {
-            let reply = self.ask(0, &format!("SET k{key}:{}\n", "x".repeat(200)));
+            let reply = self.call(0, &format!("SET k{key}:{}\n", "x".repeat(200)));
             assert!(reply.starts_with(":SAT "), "{reply}");
             if key.is_multiple_of(500) {
                 self.mesh.pass(ms(100));
@@ -581,22 +581,22 @@ fn evicted_keys_are_misses_on_other_nodes_and_a_node_at_its_limit_takes_what_pee
     assert_eq!((pair.stat(1, "invalidations_received"), pair.stat(0, "tombstones")), (0, 0));
     let before = pair.stat(1, "queries");
     for key in 0..1_000 {
-        assert_eq!(pair.ask(1, &format!("GET k{key}\n")), ":GOT \n");
+        assert_eq!(pair.call(1, &format!("GET k{key}\n")), ":GOT \n");
     }
     let queries = pair.stat(1, "queries") - before;
     println!("{queries} queries for 1,000 evicted keys");
     assert!(queries < 120, "{queries} queries for 1,000 evicted keys: the filter claims them");
     // INVALIDATE, DELETE and additions of the other node.
     for key in 39_900..40_000 {
-        assert!(pair.ask(0, &format!("GET k{key}\n")).contains("xxx"), "one of the latest keys");
-        assert!(pair.ask(1, &format!("SET k{key}:new\n")).starts_with(":SAT "));
+        assert!(pair.call(0, &format!("GET k{key}\n")).contains("xxx"), "one of the latest keys");
+        assert!(pair.call(1, &format!("SET k{key}:new\n")).starts_with(":SAT "));
         pair.mesh.pass(ms(20));
-        assert_eq!(pair.ask(0, &format!("GET k{key}\n")), format!(":GOT k{key}:new\n"));
-        assert_eq!(pair.ask(0, &format!("DEL k{key}\n")), format!(":DELETED k{key}\n"));
+        assert_eq!(pair.call(0, &format!("GET k{key}\n")), format!(":GOT k{key}:new\n"));
+        assert_eq!(pair.call(0, &format!("DEL k{key}\n")), format!(":DELETED k{key}\n"));
         let other = key - 100;
         // Held by the node at its limit.
-        assert_eq!(pair.ask(1, &format!("DEL k{other}\n")), format!(":DELETED k{other}\n"));
-        assert_eq!(pair.ask(0, &format!("GET k{key},k{other}\n")), ":GOT \n");
+        assert_eq!(pair.call(1, &format!("DEL k{other}\n")), format!(":DELETED k{other}\n"));
+        assert_eq!(pair.call(0, &format!("GET k{key},k{other}\n")), ":GOT \n");
     }
     assert_eq!(pair.stat(0, "evictions") + pair.stat(0, "keys") + 100, 40_000 - 100);
 }
@@ -612,7 +612,7 @@ fn keys_evicted_while_a_peer_is_cut_off_leave_bounded_tombstones() {
     pair.mesh.nodes[0].take(pair.clients[0]);
     let stats = |pair: &mut Pair, name: &str| -> u64 {
         let (node, client) = (&mut pair.mesh.nodes[0], pair.clients[0]);
-        let stats = node.ask(client, "STATS\n");
+        let stats = node.call(client, "STATS\n");
         let found = stats.split([',', ' ']).find_map(|field| field.strip_prefix(&format!("{name}:")));
         found.unwrap().trim().parse().unwrap()
     };

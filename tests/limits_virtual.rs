@@ -37,9 +37,9 @@ fn number(info: &str, name: &str) -> u64 {
 /// Sets `big` to so many bytes, in a value that is shown as it is.
 fn set_big(driver: &mut Driver, bytes: usize) {
     let client = driver.client();
-    let reply = driver.ask(client, &format!("SET big:{}\n", "x".repeat(bytes)));
+    let reply = driver.call(client, &format!("SET big:{}\n", "x".repeat(bytes)));
     assert!(reply.starts_with(":SAT big:"), "{reply}");
-    driver.ask(client, "QUIT\n");
+    driver.call(client, "QUIT\n");
     driver.shut(client);
 }
 
@@ -61,7 +61,7 @@ fn client_beyond_the_limit_is_refused_until_one_leaves() {
     driver.shut(first);
     assert!(driver.is_closed(first));
     let third = driver.client();
-    assert_eq!(driver.ask(third, "PING\n"), "0:PONG 1\n");
+    assert_eq!(driver.call(third, "PING\n"), "0:PONG 1\n");
     assert_eq!((driver.node.stats().connections_accepted, driver.node.stats().connections_refused), (3, 1));
 }
 
@@ -115,8 +115,8 @@ fn silence_between_requests_has_no_timeout() {
     let here = driver.client();
     driver.send(elsewhere, "\n");
     driver.pass(Duration::from_secs(86_400 * 30));
-    assert_eq!(driver.ask(here, "PING\n"), "0:PONG 1\n");
-    assert_eq!(driver.ask(elsewhere, "PING\n"), "0:PONG 1\n");
+    assert_eq!(driver.call(here, "PING\n"), "0:PONG 1\n");
+    assert_eq!(driver.call(elsewhere, "PING\n"), "0:PONG 1\n");
     assert_eq!(driver.node.next_deadline(), None);
 }
 
@@ -143,7 +143,7 @@ fn unauthenticated_client_times_out_while_sending() {
     let talker = driver.connect(ELSEWHERE).unwrap();
     let dripper = driver.connect(ELSEWHERE).unwrap();
     let known = driver.connect(ELSEWHERE).unwrap();
-    driver.ask(known, "AUTH secret\n");
+    driver.call(known, "AUTH secret\n");
     assert!(driver.connect(ELSEWHERE).is_err());
     for _ in 0..10 {
         driver.send(talker, "\n");
@@ -162,7 +162,7 @@ fn unauthenticated_client_times_out_while_sending() {
         driver.shut(stranger);
     }
     assert_eq!(closed(&driver, CloseReason::Unauthenticated), 2);
-    assert_eq!(driver.ask(known, "PING\n"), "0:PONG 1\n");
+    assert_eq!(driver.call(known, "PING\n"), "0:PONG 1\n");
     assert!(driver.connect(ELSEWHERE).is_ok());
 }
 
@@ -240,7 +240,7 @@ fn requests_wait_while_too_much_is_unsent_and_go_on_in_order() {
     driver.send(client, "10:PING\n");
     assert_eq!(driver.unread(client), 8);
     let other = driver.client();
-    assert_eq!(driver.ask(other, "PING\n"), "0:PONG 1\n");
+    assert_eq!(driver.call(other, "PING\n"), "0:PONG 1\n");
     driver.read_some(client, waiting - 20_000);
     assert!(driver.waiting(client) > 20_000);
     driver.reads(client, true);
@@ -257,7 +257,7 @@ fn set_many(driver: &mut Driver) -> (String, String) {
     let fields = keys.iter().map(|key| format!("{key}:{}", key.repeat(60_000 / key.len())));
     let fields: Vec<String> = fields.collect();
     for field in &fields {
-        assert_eq!(driver.ask(client, &format!("SET {field}\n")), format!(":SAT {field}\n"));
+        assert_eq!(driver.call(client, &format!("SET {field}\n")), format!(":SAT {field}\n"));
     }
     (format!("GET {},nope\n", keys.join(",")), format!(":GOT {}\n", fields.join(",")))
 }
@@ -290,7 +290,7 @@ fn long_reply_shows_each_key_at_its_own_moment_and_ends_with_its_client() {
     let (client, other) = (driver.client(), driver.client());
     driver.reads(client, false);
     driver.send(client, &request);
-    assert_eq!(driver.ask(other, "DEL k511\n"), ":DELETED k511\n");
+    assert_eq!(driver.call(other, "DEL k511\n"), ":DELETED k511\n");
     driver.reads(client, true);
     let got = driver.take(client);
     assert!(reply.starts_with(got.trim_end()) && got.len() + 60_000 < reply.len() + 10, "{}", got.len());
@@ -318,9 +318,9 @@ fn long_reply_over_its_limit_is_an_error_before_its_first_byte() {
     let mut driver = driver(Limits { reply_bytes_max: 30_000_000, ..Limits::default() });
     let (request, _) = set_many(&mut driver);
     let client = driver.client();
-    let got = driver.ask(client, &request);
+    let got = driver.call(client, &request);
     assert!(got.starts_with(":ERR the reply would be longer than 30000000 bytes"), "{}", got.len());
-    assert_eq!(driver.ask(client, "PING\n"), "0:PONG 1\n");
+    assert_eq!(driver.call(client, "PING\n"), "0:PONG 1\n");
     driver.node.audit();
 }
 
@@ -333,7 +333,7 @@ fn large_value_is_sent_as_it_was_however_its_key_changes_meanwhile() {
         let set = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len());
         let bulk = |bytes: &str| format!("${}\r\n{bytes}\r\n", bytes.len());
         let writer = driver.client();
-        assert_eq!(driver.ask(writer, &set), "+OK\r\n");
+        assert_eq!(driver.call(writer, &set), "+OK\r\n");
         let range = &value[value.len() / 2..][..200_000];
         let get_range = format!("GETRANGE k {} {}\r\n", value.len() / 2, value.len() / 2 + 199_999);
         let words: Vec<String> = get_range.split_whitespace().map(bulk).collect();
@@ -357,9 +357,9 @@ fn large_value_is_sent_as_it_was_however_its_key_changes_meanwhile() {
                     reader
                 })
                 .collect();
-            driver.ask(writer, change);
-            driver.ask(writer, &set.replace('7', "8"));
-            driver.ask(writer, &set);
+            driver.call(writer, change);
+            driver.call(writer, &set.replace('7', "8"));
+            driver.call(writer, &set);
             for (reader, (_, expected)) in readers.into_iter().zip(&requests) {
                 driver.reads(reader, true);
                 let got = driver.take(reader);
@@ -409,10 +409,10 @@ fn large_values_come_in_whole_wherever_their_stream_is_cut() {
         }
         // In place of a value that lies as it came in: a part of it, more than it, and all again.
         let change = format!("*4\r\n{}{}{}{}", bulk("SETRANGE"), bulk("key"), bulk("5"), bulk("xyz"));
-        driver.ask(client, &change);
-        driver.ask(client, &format!("*3\r\n{}{}{}", bulk("APPEND"), bulk("key"), bulk("more")));
+        driver.call(client, &change);
+        driver.call(client, &format!("*3\r\n{}{}{}", bulk("APPEND"), bulk("key"), bulk("more")));
         let changed = format!("01234xyz{}more", &values[2][8..]);
-        assert!(driver.ask(client, &get) == bulk(&changed), "{bytes} bytes changed");
+        assert!(driver.call(client, &get) == bulk(&changed), "{bytes} bytes changed");
         driver.node.audit_store();
         // A value that is not sent to its end leaves nothing.
         stream.as_bytes()[..bytes / 2].chunks(50_000).for_each(|piece| driver.send(client, piece));
@@ -420,11 +420,11 @@ fn large_values_come_in_whole_wherever_their_stream_is_cut() {
         driver.pass(ms(5_000));
         let client = driver.client();
         // FLUSHALL would leave no map.
-        assert_eq!(driver.ask(client, &format!("*2\r\n{}{}", bulk("DEL"), bulk("key"))), ":1\r\n");
+        assert_eq!(driver.call(client, &format!("*2\r\n{}{}", bulk("DEL"), bulk("key"))), ":1\r\n");
         driver.pass(ms(5_000));
         driver.node.audit();
         driver.node.audit_store();
-        let memory = driver.ask(client, "*2\r\n$4\r\nINFO\r\n$3\r\nall\r\n");
+        let memory = driver.call(client, "*2\r\n$4\r\nINFO\r\n$3\r\nall\r\n");
         assert!(number(&memory, "memory_large_objects_bytes") < 10_000, "maps are kept");
     }
 }
@@ -438,7 +438,7 @@ fn request_that_begins_in_the_read_that_ends_a_large_one_takes_no_copy_of_it() {
     let (first, rest) = stream.split_at(set.len() - 100_000);
     first.chunks(50_000).for_each(|piece| driver.deliver(client, piece));
     driver.deliver(client, &rest[..150_000]);
-    let info = driver.ask(other, "*2\r\n$4\r\nINFO\r\n$3\r\nall\r\n");
+    let info = driver.call(other, "*2\r\n$4\r\nINFO\r\n$3\r\nall\r\n");
     assert!(number(&info, "buffers_bytes") < 100_000, "{info}");
     rest[150_000..].chunks(50_000).for_each(|piece| driver.deliver(client, piece));
     driver.read_now(client);
@@ -457,14 +457,14 @@ fn large_value_at_the_memory_limit_is_replaced_again_and_again() {
             let request = set(key, &mark.repeat(7 << 20));
             request.as_bytes().chunks(200_000).for_each(|piece| driver.send(client, piece));
             assert_eq!(driver.take(client), "+OK\r\n", "{mark} {key}");
-            let held = number(&driver.ask(client, "*2\r\n$4\r\nINFO\r\n$3\r\nall\r\n"), "memory_bytes");
+            let held = number(&driver.call(client, "*2\r\n$4\r\nINFO\r\n$3\r\nall\r\n"), "memory_bytes");
             assert!(held <= 17 << 20, "{held} bytes after {mark} {key}");
         }
         driver.node.audit_store();
     }
     set("z", &"e".repeat(3 << 20)).as_bytes().chunks(200_000).for_each(|piece| driver.send(client, piece));
     assert!(driver.take(client).starts_with("-OOM "));
-    assert!(driver.ask(client, "*2\r\n$3\r\nGET\r\n$1\r\nx\r\n").contains("dddd"));
+    assert!(driver.call(client, "*2\r\n$3\r\nGET\r\n$1\r\nx\r\n").contains("dddd"));
 }
 
 #[test]
@@ -542,7 +542,7 @@ fn unauthenticated_client_is_closed_after_its_output_limit() {
     let mut received = 0;
     let mut replies = 0;
     while !driver.has_ended(client) {
-        received += driver.ask(client, "PING\n").len();
+        received += driver.call(client, "PING\n").len();
         replies += 1;
         assert!(replies < 1_000, "it is answered for ever");
     }
@@ -550,15 +550,15 @@ fn unauthenticated_client_is_closed_after_its_output_limit() {
     driver.shut(client);
     assert_eq!(closed(&driver, CloseReason::Unauthenticated), 1);
     let known = driver.client();
-    driver.ask(known, "AUTH secret\n");
-    assert_eq!(driver.ask(known, &"PING\n".repeat(2_000)).lines().count(), 2_000);
+    driver.call(known, "AUTH secret\n");
+    assert_eq!(driver.call(known, &"PING\n".repeat(2_000)).lines().count(), 2_000);
     // The right password ends the limit, also where the reply to it would pass it.
     let late = driver.client();
     let mut received = 0;
     while received <= 1_010 {
-        received += driver.ask(late, "PING\n").len();
+        received += driver.call(late, "PING\n").len();
     }
-    assert_eq!(driver.ask(late, "AUTH secret\nPING\n").lines().count(), 2, "after {received} bytes");
+    assert_eq!(driver.call(late, "AUTH secret\nPING\n").lines().count(), 2, "after {received} bytes");
 }
 
 /// A password in each of the ways to give one.
@@ -589,7 +589,7 @@ fn wrong_passwords_cost_their_connection_and_their_address_range_time_in_every_p
         let (right, wrong) = (login("secret"), login("wrong"));
         // One is answered per second and connection, and the tenth ends it.
         let guesser = driver.connect("192.0.2.7:40000").unwrap();
-        let one = driver.ask(guesser, &wrong);
+        let one = driver.call(guesser, &wrong);
         driver.send(guesser, wrong.repeat(12));
         for seconds in 1..10 {
             driver.pass(ms(999));
@@ -610,13 +610,13 @@ fn wrong_passwords_cost_their_connection_and_their_address_range_time_in_every_p
         let guess = |driver: &mut Driver, count| {
             for host in 0..count {
                 let guesser = driver.connect(&format!("192.0.2.{host}:40000")).unwrap();
-                driver.ask(guesser, &wrong);
+                driver.call(guesser, &wrong);
             }
         };
         guess(&mut driver, 150);
         assert_eq!(driver.node.stats().auth_failures, 111);
         let honest = driver.connect("192.0.3.7:40000").unwrap();
-        assert!(is_right(&driver.ask(honest, &right)), "{right:?}");
+        assert!(is_right(&driver.call(honest, &right)), "{right:?}");
         // What is not looked at counts for its connection. Locks last up to the next tenth of a second.
         driver.pass(ms(30));
         let locked = driver.connect("192.0.2.200:40000").unwrap();
@@ -631,7 +631,7 @@ fn wrong_passwords_cost_their_connection_and_their_address_range_time_in_every_p
         assert!(driver.has_ended(locked), "{right:?}");
         let later = driver.connect("192.0.2.201:40000").unwrap();
         driver.pass(ms(1_000));
-        assert!(is_right(&driver.ask(later, &right)), "{right:?}");
+        assert!(is_right(&driver.call(later, &right)), "{right:?}");
     }
 }
 
@@ -641,17 +641,17 @@ fn unauthenticated_client_has_smaller_request_limits() {
     let mut driver = with_password(limits);
     let long = format!("GET {}\n", "a".repeat(3_000));
     let known = driver.client();
-    driver.ask(known, "AUTH secret\n");
-    assert_eq!(driver.ask(known, &long), ":GOT \n");
-    assert_eq!(driver.ask(known, "GET 1,2,3,4,5,6,7,8,9,10,11\n"), ":GOT \n");
+    driver.call(known, "AUTH secret\n");
+    assert_eq!(driver.call(known, &long), ":GOT \n");
+    assert_eq!(driver.call(known, "GET 1,2,3,4,5,6,7,8,9,10,11\n"), ":GOT \n");
     let stranger = driver.client();
-    let received = driver.ask(stranger, "GET 1,2,3,4,5,6,7,8,9,10,11\n");
+    let received = driver.call(stranger, "GET 1,2,3,4,5,6,7,8,9,10,11\n");
     assert_eq!(
         received,
         ":ERR GET has more than 10 arguments (unauthenticated_args_max); send several requests\n"
     );
     assert_eq!(
-        driver.ask(stranger, &long),
+        driver.call(stranger, &long),
         ":ERR line longer than 2048 bytes (unauthenticated_line_bytes_max)\n"
     );
     assert!(driver.has_ended(stranger));
@@ -665,18 +665,18 @@ fn write_beyond_the_memory_limit_changes_nothing() {
     let value = "x".repeat(60_000);
     let mut replies = Vec::new();
     for key in 0..20 {
-        replies.push(driver.ask(client, &format!("SET {key}:{value}\n")));
+        replies.push(driver.call(client, &format!("SET {key}:{value}\n")));
     }
     let stored = replies.iter().filter(|reply| reply.starts_with(":SAT ")).count();
     assert!((10..18).contains(&stored), "{stored}");
     assert!(replies[19].starts_with(":ERR out of memory: "), "{}", replies[19]);
-    assert_eq!(driver.ask(client, "WHO 19\n"), ":HELD \n");
+    assert_eq!(driver.call(client, "WHO 19\n"), ":HELD \n");
     let several: String = (20..25).map(|key| format!(",{key}:{value}")).collect();
-    let reply = driver.ask(client, &format!("SET 0:y{several}\n"));
+    let reply = driver.call(client, &format!("SET 0:y{several}\n"));
     assert!(reply.starts_with(":ERR out of memory: "), "{}", &reply[..40]);
-    assert!(driver.ask(client, "GET 0\n").starts_with(":GOT 0:xx"));
-    driver.ask(client, "DEL 1,2\n");
-    assert!(driver.ask(client, &format!("SET 19:{value}\n")).starts_with(":SAT 19:"));
+    assert!(driver.call(client, "GET 0\n").starts_with(":GOT 0:xx"));
+    driver.call(client, "DEL 1,2\n");
+    assert!(driver.call(client, &format!("SET 19:{value}\n")).starts_with(":SAT 19:"));
 }
 
 #[test]
@@ -684,28 +684,28 @@ fn full_node_evicts_for_new_keys_of_any_size_and_keeps_those_that_are_read() {
     let mut driver = driver(Limits { memory_max: 8 << 20, ..Limits::default() });
     let client = driver.client();
     let field = |driver: &mut Driver, name: &str| -> u64 {
-        let stats = driver.ask(client, "STATS\n");
+        let stats = driver.call(client, "STATS\n");
         let found = stats.split([',', ' ']).find_map(|field| field.strip_prefix(&format!("{name}:")));
         found.unwrap().trim().parse().unwrap()
     };
-    driver.ask(client, "SET hot:1\n");
+    driver.call(client, "SET hot:1\n");
     let mut key = 0;
     for (len, count) in [(100, 60_000), (5_000, 2_000), (300, 30_000), (40_000, 400)] {
         for _ in 0..count {
             key += 1;
-            let reply = driver.ask(client, &format!("SET {key}:{}\n", "x".repeat(len)));
+            let reply = driver.call(client, &format!("SET {key}:{}\n", "x".repeat(len)));
             assert!(reply.starts_with(":SAT "), "{reply}");
             // Of 40,000 B so few fit that hardly anything is old.
             if key % 64 == 0 && len < 40_000 {
-                assert_eq!(driver.ask(client, "GET hot\n"), ":GOT hot:1\n", "after {key} keys");
+                assert_eq!(driver.call(client, "GET hot\n"), ":GOT hot:1\n", "after {key} keys");
             }
         }
-        assert!(driver.ask(client, &format!("GET {key}\n")).starts_with(":GOT "));
+        assert!(driver.call(client, &format!("GET {key}\n")).starts_with(":GOT "));
         let (memory, live) = (field(&mut driver, "memory_bytes"), field(&mut driver, "memory_live_bytes"));
         assert!(memory <= (8 << 20) + (8 << 20) / 16 && live > 5 << 20, "{len} B: {live} live of {memory}");
     }
     assert!(field(&mut driver, "evictions") > 60_000);
-    assert_eq!(driver.ask(client, "GET 1\n"), ":HELD \n".replace("HELD ", "GOT "), "evicted long ago");
+    assert_eq!(driver.call(client, "GET 1\n"), ":HELD \n".replace("HELD ", "GOT "), "evicted long ago");
 }
 
 #[test]
@@ -715,26 +715,26 @@ fn full_store_accepts_writes_that_need_no_memory_and_none_in_part() {
     let client = driver.client();
     let value = "x".repeat(100);
     let full =
-        (0..).find(|key| driver.ask(client, &format!("SET {key}:{value}\n")).starts_with(":ERR ")).unwrap();
+        (0..).find(|key| driver.call(client, &format!("SET {key}:{value}\n")).starts_with(":ERR ")).unwrap();
     let memory = |driver: &mut Driver| -> u64 {
-        let stats = driver.ask(client, "STATS\n");
+        let stats = driver.call(client, "STATS\n");
         let memory = stats.split(',').find_map(|field| field.strip_prefix("memory_bytes:"));
         memory.unwrap().parse().unwrap()
     };
     // A page and a region's tables are less than the hundredth part of a larger limit.
     assert!(memory(&mut driver) > (1 << 20) - 70_000, "{}", memory(&mut driver));
     for key in 0..full {
-        assert_eq!(driver.ask(client, &format!("SET {key}:{value}\n")), format!(":SAT {key}:{value}\n"));
+        assert_eq!(driver.call(client, &format!("SET {key}:{value}\n")), format!(":SAT {key}:{value}\n"));
     }
     // First deadlines make items longer: one by one until no page is left, several together only if all fit.
     let mut refused = 0;
     for key in (0..full - 8).step_by(4) {
         let keys: Vec<String> = (key..key + 4).map(|key| format!("{key}:1000")).collect();
-        let reply = driver.ask(client, &format!("EXPIRE {}\n", keys.join(",")));
-        let lasts = driver.ask(client, &format!("TTL {},{},{},{}\n", key, key + 1, key + 2, key + 3));
+        let reply = driver.call(client, &format!("EXPIRE {}\n", keys.join(",")));
+        let lasts = driver.call(client, &format!("TTL {},{},{},{}\n", key, key + 1, key + 2, key + 3));
         let timed = lasts.matches(":1000").count();
         assert_eq!(timed, if reply.starts_with(":ERR out of memory") { 0 } else { 4 }, "{reply}");
-        let alone = driver.ask(client, &format!("EXPIRE {key}:1000\n"));
+        let alone = driver.call(client, &format!("EXPIRE {key}:1000\n"));
         refused += u32::from(alone.starts_with(":ERR out of memory"));
         // Expiries may take the reserve.
         assert!(memory(&mut driver) <= (1 << 20) + (256 << 10));
@@ -752,14 +752,14 @@ fn expire_of_several_keys_that_uses_up_the_reserve_changes_none() {
         (first..first + 50).map(pair).collect::<Vec<_>>().join(",")
     };
     let set = |key: &u32| format!("SET {key}:1234567890\n");
-    let full = (0..).find(|key| driver.ask(client, &set(key)).starts_with(":ERR ")).unwrap() / 50 * 50;
+    let full = (0..).find(|key| driver.call(client, &set(key)).starts_with(":ERR ")).unwrap() / 50 * 50;
     let mut refused = 0;
     for first in (0..full).step_by(50) {
         // The first key of each fifty has an expiry, which it keeps if the others get none.
-        driver.ask(client, &format!("EXPIRE {first}:5000\n"));
-        let before = driver.ask(client, &format!("TTL {}\n", each(first, &|key| key.to_string())));
-        let reply = driver.ask(client, &format!("EXPIRE {}\n", each(first, &|key| format!("{key}:1000"))));
-        let after = driver.ask(client, &format!("TTL {}\n", each(first, &|key| key.to_string())));
+        driver.call(client, &format!("EXPIRE {first}:5000\n"));
+        let before = driver.call(client, &format!("TTL {}\n", each(first, &|key| key.to_string())));
+        let reply = driver.call(client, &format!("EXPIRE {}\n", each(first, &|key| format!("{key}:1000"))));
+        let after = driver.call(client, &format!("TTL {}\n", each(first, &|key| key.to_string())));
         if reply.starts_with(":ERR out of memory") {
             refused += 1;
             assert_eq!(after, before);
@@ -820,20 +820,20 @@ fn setex_that_runs_out_of_memory_half_way_sets_nothing() {
     let client = driver.client();
     for filler in 0..200u32 {
         let key = filler;
-        driver.ask(client, &format!("SET f{key}:{}\n", "x".repeat(5_000)));
+        driver.call(client, &format!("SET f{key}:{}\n", "x".repeat(5_000)));
     }
     // The rest of the memory in smaller and smaller pieces, each step with a SETEX of many deadlines.
     for free in 0..200u32 {
-        driver.ask(client, "DEL f0\n");
-        driver.ask(client, &format!("SET f0:{}\n", "x".repeat(4_900 - 20 * free as usize)));
+        driver.call(client, "DEL f0\n");
+        driver.call(client, &format!("SET f0:{}\n", "x".repeat(4_900 - 20 * free as usize)));
         let args: Vec<String> = (0..20).map(|key| format!("s{key}:v:{}", 1 + 3 * key)).collect();
-        let reply = driver.ask(client, &format!("SETEX {}\n", args.join(",")));
+        let reply = driver.call(client, &format!("SETEX {}\n", args.join(",")));
         let keys: Vec<String> = (0..20).map(|key| format!("s{key}")).collect();
-        let got = driver.ask(client, &format!("GET {}\n", keys.join(",")));
+        let got = driver.call(client, &format!("GET {}\n", keys.join(",")));
         if reply.starts_with(":ERR ") {
             assert_eq!(got, ":GOT \n", "after {reply}");
         }
-        driver.ask(client, &format!("DEL {}\n", keys.join(",")));
+        driver.call(client, &format!("DEL {}\n", keys.join(",")));
     }
 }
 
@@ -842,7 +842,7 @@ fn removed_password_admits_waiting_clients() {
     let mut driver = with_password(Limits::default());
     let client = driver.client();
     driver.node.reconfigure(driver.now, Config::default());
-    assert_eq!(driver.ask(client, "SET a:1\n"), ":SAT a:1\n");
+    assert_eq!(driver.call(client, "SET a:1\n"), ":SAT a:1\n");
 }
 
 #[test]
@@ -850,18 +850,18 @@ fn no_reply_is_longer_than_its_limit() {
     let mut driver = driver(Limits { reply_bytes_max: 1_024, value_bytes_max: 1_024, ..Limits::default() });
     let client = driver.client();
     let key = "\u{1}".repeat(500);
-    assert!(driver.ask(client, &format!("WHO {key}\n")).starts_with(":HELD "));
-    driver.ask(client, &format!("SET {key}:\n"));
+    assert!(driver.call(client, &format!("WHO {key}\n")).starts_with(":HELD "));
+    driver.call(client, &format!("SET {key}:\n"));
     for request in [format!("SETEX {key}:v:5\n"), format!("DEL {key}\n")] {
-        let reply = driver.ask(client, &request);
+        let reply = driver.call(client, &request);
         assert!(reply.len() <= 1_025, "{} bytes", reply.len());
     }
     let keys: Vec<String> = (0..200).map(|key| format!("long-key-{key}")).collect();
     for key in &keys {
-        driver.ask(client, &format!("SET {key}:1\n"));
+        driver.call(client, &format!("SET {key}:1\n"));
     }
     for verb in ["TTL", "DEL"] {
-        let reply = driver.ask(client, &format!("{verb} {}\n", keys.join(",")));
+        let reply = driver.call(client, &format!("{verb} {}\n", keys.join(",")));
         assert!(reply.len() <= 1_025, "{} bytes", reply.len());
     }
 }
@@ -870,7 +870,7 @@ fn no_reply_is_longer_than_its_limit() {
 fn password_longer_than_key_bytes_max_authenticates() {
     let mut driver = with_password(Limits { key_bytes_max: 5, ..Limits::default() });
     let client = driver.client();
-    assert_eq!(driver.ask(client, "AUTH secret\n"), ":WELCOME \n");
+    assert_eq!(driver.call(client, "AUTH secret\n"), ":WELCOME \n");
 }
 
 #[test]
@@ -912,21 +912,21 @@ fn alternating_expiries_stay_within_the_memory_limit() {
     let mut driver =
         driver(Limits { memory_max: 1 << 20, eviction: EvictionPolicy::Refuse, ..Limits::default() });
     let client = driver.client();
-    driver.ask(client, "SET a:1\n");
+    driver.call(client, "SET a:1\n");
     // Less is left than stale timers may take.
     for filler in 0..12 {
-        driver.ask(client, &format!("SET f{filler}:{}\n", "x".repeat(60_000)));
+        driver.call(client, &format!("SET f{filler}:{}\n", "x".repeat(60_000)));
     }
     let mut refused = 0;
     for turn in 0..100_000u32 {
-        let reply = driver.ask(client, &format!("EXPIRE a:{}\n", 1_000 + turn % 2));
+        let reply = driver.call(client, &format!("EXPIRE a:{}\n", 1_000 + turn % 2));
         refused += u32::from(reply.starts_with(":ERR out of memory"));
     }
     assert!(refused > 0, "the timers have not reached the limit: the test shows nothing");
-    let stats = driver.ask(client, "STATS\n");
+    let stats = driver.call(client, "STATS\n");
     let memory = stats.split(',').find_map(|field| field.strip_prefix("memory_bytes:"));
     assert!(memory.unwrap().parse::<u64>().unwrap() <= (1 << 20) + (256 << 10), "{stats}");
-    assert_eq!(driver.ask(client, "DEL a\n"), ":DELETED a\n");
+    assert_eq!(driver.call(client, "DEL a\n"), ":DELETED a\n");
 }
 
 #[test]
@@ -935,12 +935,12 @@ fn reply_to_keys_in_many_pieces_is_whole_and_requests_behind_it_are_answered_aft
     let client = driver.client();
     let keys: Vec<String> = (0..30_000).map(|id| format!("key:{id}")).collect();
     for some in keys.chunks(100) {
-        driver.ask(
+        driver.call(
             client,
             &format!("SET {}\n", some.iter().map(|key| format!("\"{key}\":v")).collect::<Vec<_>>().join(",")),
         );
     }
-    let reply = driver.ask(client, "7:KEYS *\nPING\n");
+    let reply = driver.call(client, "7:KEYS *\nPING\n");
     let (line, rest) = reply.split_once('\n').unwrap();
     assert_eq!(rest, "0:PONG 1\n");
     let mut found: Vec<&str> =
@@ -950,7 +950,7 @@ fn reply_to_keys_in_many_pieces_is_whole_and_requests_behind_it_are_answered_aft
     all.sort_unstable();
     assert!(found == all, "{} keys", found.len());
     let resp = driver.client();
-    let reply = driver.ask(resp, "*2\r\n$4\r\nKEYS\r\n$1\r\n*\r\n*1\r\n$4\r\nPING\r\n");
+    let reply = driver.call(resp, "*2\r\n$4\r\nKEYS\r\n$1\r\n*\r\n*1\r\n$4\r\nPING\r\n");
     let mut lines = reply.split("\r\n");
     assert_eq!(lines.next(), Some("*30000"));
     let lines: Vec<&str> = lines.collect();
@@ -970,14 +970,14 @@ fn looking_at_a_key_does_not_keep_it_from_eviction() {
     for (look, is_kept) in looks {
         let mut driver = driver(Limits { memory_max: 1 << 20, ..Limits::default() });
         let (client, looker) = (driver.client(), driver.client());
-        driver.ask(client, "SET hot:v\n");
+        driver.call(client, "SET hot:v\n");
         for id in 0..15_000 {
-            driver.ask(client, &format!("SET cold{id}:{}\n", "v".repeat(64)));
+            driver.call(client, &format!("SET cold{id}:{}\n", "v".repeat(64)));
             if id % 100 == 0 {
-                driver.ask(looker, look);
+                driver.call(looker, look);
             }
         }
-        let kept = driver.ask(client, "GET hot\n") == ":GOT hot:v\n";
+        let kept = driver.call(client, "GET hot\n") == ":GOT hot:v\n";
         assert_eq!(kept, is_kept, "{look}");
     }
 }

@@ -177,7 +177,7 @@ fn lookup_on_its_way_survives_the_change_to_the_other_link() {
     let (writer, reader) = (world.nodes[holder].client(), world.nodes[peer].client());
     world.nodes[holder].send(writer, "SET k:v\n");
     world.reconcile(|wire| wire == of_holder);
-    assert_eq!(world.nodes[peer].ask(reader, "GET k\n"), "", "the query is on its way");
+    assert_eq!(world.nodes[peer].call(reader, "GET k\n"), "", "the query is on its way");
     world.reconcile(|wire| wire != of_holder);
     world.reconcile(|_| true);
     assert_eq!(world.alive(), 1);

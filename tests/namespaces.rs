@@ -86,7 +86,7 @@ impl Drop for ResolvConf {
 
 fn set_all(client: &mut Client, prefix: &str, count: usize) {
     for n in 0..count {
-        assert_eq!(client.ask(&format!("SET {prefix}-{n}:{n}")), format!(":SAT {prefix}-{n}:{n}"));
+        assert_eq!(client.call(&format!("SET {prefix}-{n}:{n}")), format!(":SAT {prefix}-{n}:{n}"));
     }
 }
 
@@ -110,10 +110,10 @@ fn vanished_host_is_unlinked_after_three_heartbeats_and_linked_again() {
     net.rule("add", 2, Loss::Both);
     let begin = Instant::now();
     for n in 0..30 {
-        assert_eq!(clients[0].ask(&format!("GET twice-{n}")), format!(":GOT twice-{n}:{n}"), "no failover");
+        assert_eq!(clients[0].call(&format!("GET twice-{n}")), format!(":GOT twice-{n}:{n}"), "no failover");
     }
     for n in 0..30 {
-        assert_eq!(clients[0].ask(&format!("GET third-{n}")), ":GOT ");
+        assert_eq!(clients[0].call(&format!("GET third-{n}")), ":GOT ");
     }
     assert!(clients[0].stat("lookup_timeouts") <= 3, "lookups time out after the circuit breaker opened");
     for (host, left) in [(0, 1), (1, 1), (2, 0)] {
@@ -121,9 +121,9 @@ fn vanished_host_is_unlinked_after_three_heartbeats_and_linked_again() {
     }
     assert!(begin.elapsed() < 2 * THREE_BEATS, "gone after {:?}", begin.elapsed());
     nodes[0].wait_for_log("peer 10.77.2.2:5454: 3 heartbeats missed; closing the link");
-    assert_eq!(clients[2].ask("GET third-1,twice-1"), ":GOT third-1:1");
+    assert_eq!(clients[2].call("GET third-1,twice-1"), ":GOT third-1:1");
     set_all(&mut clients[2], "meanwhile", 30);
-    assert_eq!(clients[0].ask("GET meanwhile-1"), ":GOT ");
+    assert_eq!(clients[0].call("GET meanwhile-1"), ":GOT ");
 
     net.rule("delete", 2, Loss::Both);
     clients.iter_mut().for_each(|client| wait_for_peers(client, 2));
@@ -169,7 +169,7 @@ fn host_without_the_secret_is_refused_from_everywhere() {
     let (mut inside, mut large_objects) = (net.client(0), net.client(1));
     wait_for_peers(&mut large_objects, 0);
     set_all(&mut inside, "secret", 1);
-    assert_eq!(large_objects.ask("GET secret-0"), ":GOT ");
+    assert_eq!(large_objects.call("GET secret-0"), ":GOT ");
     assert_eq!(inside.stat("peers_linked"), 0);
 }
 
@@ -192,13 +192,13 @@ fn name_server_that_is_silent_late_or_changes_its_answer_delays_nothing_but_its_
 
     names.answers(Duration::from_millis(700), 2);
     wait_for_peers(&mut client, 1);
-    assert!(client.ask("MESH").contains("10.77.2.2:5454 linked"), "{}", client.ask("MESH"));
+    assert!(client.call("MESH").contains("10.77.2.2:5454 linked"), "{}", client.call("MESH"));
 
     // The host is gone without a word, and the name leads to another one.
     let _second = launch(3).start();
     net.rule("add", 2, Loss::Both);
     names.answers(Duration::ZERO, 3);
-    wait_until("the name is resolved again", || client.ask("MESH").contains("10.77.3.2:5454 linked"));
+    wait_until("the name is resolved again", || client.call("MESH").contains("10.77.3.2:5454 linked"));
     set_all(&mut net.client(3), "moved", 1);
     all_found(&mut client, "moved", 1);
     drop(client);

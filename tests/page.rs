@@ -204,7 +204,7 @@ fn serve(page: impl Fn(usize) -> String + Send + 'static) -> (SocketAddr, Arc<[A
 /// The page of a node in the kit.
 fn page_of(world: &mut World) -> String {
     let client = world.driver.client();
-    let response = world.driver.ask(client, "GET / HTTP/1.0\r\n\r\n");
+    let response = world.driver.call(client, "GET / HTTP/1.0\r\n\r\n");
     response.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
@@ -217,7 +217,7 @@ fn page_shows_one_node_and_a_mesh_and_which_peer_has_gone() {
     let Some(browser) = browser() else { return };
     let first = Launch::new("page-first").start();
     let mut client = first.connect();
-    client.ask("SET a:1,b:2,c:3");
+    client.call("SET a:1,b:2,c:3");
     let (alone, log) = open(&browser, "alone", first.addr(), 3);
     assert!(alone.contains("<b>3</b><small>3 set") && alone.contains("No other node is known"), "{alone}");
     has_no_error(&log);
@@ -264,7 +264,7 @@ fn page_follows_a_hundred_peers_one_of_which_goes_and_requests_nothing_else() {
     let links: Vec<Link> = (1..=100).map(|number| world.known(&Face::new(number))).collect();
     // Samples of 10 s with requests.
     for _ in 0..30 {
-        world.ask("GET own\nGET none\n");
+        world.call("GET own\nGET none\n");
         world.driver.node.took(ms(2));
         links.iter().for_each(|link| world.send(link, &[heartbeat(1)]));
         world.driver.pass(ms(1_000));
@@ -288,7 +288,7 @@ fn page_follows_a_hundred_peers_one_of_which_goes_and_requests_nothing_else() {
         12,
         "the charts of an hour and of a day are drawn"
     );
-    assert_eq!(requests[1].load(Ordering::Relaxed), 0, "it asks for something else");
+    assert_eq!(requests[1].load(Ordering::Relaxed), 0, "it requests something else");
     has_no_error(&log);
 }
 
@@ -377,7 +377,7 @@ fn page_without_javascript_is_drawn_and_loads_itself_again() {
     let Some(browser) = browser() else { return };
     let mut world = World::new(Config::default());
     let link = world.known(&Face::new(1));
-    world.ask("SET a:1\n");
+    world.call("SET a:1\n");
     world.driver.pass(ms(500));
     let before = page_of(&mut world);
     world.driver.lose(link.conn);

@@ -42,7 +42,7 @@ fn conversation_of_the_readme_holds_byte_for_byte() {
     let server = Launch::new("readme").start();
     let mut client = server.connect();
     for exchange in lines.chunks_exact(2) {
-        assert_eq!(client.ask(exchange[0]), exchange[1], "{}", exchange[0]);
+        assert_eq!(client.call(exchange[0]), exchange[1], "{}", exchange[0]);
     }
     assert_eq!(client.rest(), (String::new(), End::Eof));
 }
@@ -74,7 +74,7 @@ fn requests_before_the_end_of_the_stream_are_answered() {
 fn bytes_and_the_end_of_the_stream_that_come_as_one_event_are_both_seen() {
     let server = Launch::new("one-event").start();
     let mut known = server.connect();
-    assert_eq!(known.ask("SET a:1"), ":SAT a:1");
+    assert_eq!(known.call("SET a:1"), ":SAT a:1");
     // While it stands still, everything gathers: new connections, what they say, and their ends.
     server.signal("STOP");
     let mut clients: Vec<Client> = (0..50).map(|_| server.connect()).collect();
@@ -130,7 +130,7 @@ fn read_burst(client: &mut Client, value: &str) {
 fn burst_of_200_000_requests_is_answered_in_order() {
     let server = Launch::new("burst").start();
     let mut client = server.connect();
-    assert_eq!(client.ask("SET key:value"), ":SAT key:value");
+    assert_eq!(client.call("SET key:value"), ":SAT key:value");
     let writer = send_burst(&client);
     read_burst(&mut client, "value");
     writer.join().unwrap();
@@ -142,7 +142,7 @@ fn client_that_writes_all_before_reading_is_paused_and_gets_all_replies() {
     let server = Launch::new("late-reader").start();
     let value = "v".repeat(200);
     let mut client = server.connect();
-    client.ask(&format!("SET key:{value}"));
+    client.call(&format!("SET key:{value}"));
     let writer = send_burst(&client);
     let mut other = server.connect();
     let mut before = 0;
@@ -160,14 +160,14 @@ fn client_that_writes_all_before_reading_is_paused_and_gets_all_replies() {
     assert!(other.stat("buffers_bytes") < 2 * 1024 * 1024);
     read_burst(&mut client, &value);
     writer.join().unwrap();
-    assert_eq!(client.ask("PING"), "0:PONG 1");
+    assert_eq!(client.call("PING"), "0:PONG 1");
 }
 
 #[test]
 fn client_that_half_closes_before_reading_gets_all_replies() {
     let server = Launch::new("late-piped").start();
     let value = "v".repeat(5_000);
-    server.connect().ask(&format!("SET key:{value}"));
+    server.connect().call(&format!("SET key:{value}"));
     let mut client = server.connect();
     client.send(&"GET key,nope\n".repeat(6_000));
     client.finish_sending();
@@ -192,7 +192,7 @@ fn five_thousand_idle_connections_cost_no_cpu_and_delay_no_client() {
     let server = Launch::new("silent").start();
     let files = server.open_files();
     let mut client = server.connect();
-    assert_eq!(client.ask("SET key:value"), ":SAT key:value");
+    assert_eq!(client.call("SET key:value"), ":SAT key:value");
     let mut silent = Vec::new();
     while silent.len() < 5_000 {
         // No more at once than the system keeps for a listener: what it drops is tried again a second later.
@@ -203,9 +203,9 @@ fn five_thousand_idle_connections_cost_no_cpu_and_delay_no_client() {
     thread::sleep(Duration::from_secs(2));
     let used = server.cpu_ticks() - before;
     assert!(used <= 2, "{used} ticks of 10 ms in 2 s in which nothing happened");
-    assert_eq!(client.ask("GET key"), ":GOT key:value");
+    assert_eq!(client.call("GET key"), ":GOT key:value");
     for silent in silent.iter_mut().step_by(500) {
-        assert_eq!(silent.ask("GET key"), ":GOT key:value");
+        assert_eq!(silent.call("GET key"), ":GOT key:value");
     }
     drop(silent);
     wait_until("all are forgotten", || client.stat("clients") == 1);
@@ -218,15 +218,15 @@ fn five_thousand_idle_connections_cost_no_cpu_and_delay_no_client() {
 fn address_in_use_exits_with_an_error() {
     let server = Launch::new("owner").start();
     let mut client = server.connect();
-    client.ask("SET key:value");
+    client.call("SET key:value");
     let port = server.addr().port();
     let (code, log) = Launch::new("second").arg("--port").arg(&port.to_string()).spawn().end();
     assert_eq!(code, Some(1), "{log}");
     let sentence = format!("cannot listen on 127.0.0.1:{port}: another process has this port;");
     assert!(log.contains(&sentence) && log.contains("--port"), "{log}");
     assert!(!log.contains("listens on") && !log.contains("panicked"), "{log}");
-    assert_eq!(client.ask("GET key"), ":GOT key:value");
-    assert_eq!(server.connect().ask("GET key"), ":GOT key:value");
+    assert_eq!(client.call("GET key"), ":GOT key:value");
+    assert_eq!(server.connect().call("GET key"), ":GOT key:value");
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn port_is_free_again_at_once_after_an_end_with_open_connections() {
     let server = Launch::new("first-life").start();
     let port = server.addr().port().to_string();
     let mut client = server.connect();
-    client.ask("PING");
+    client.call("PING");
     drop(server);
     let server = Launch::new("second-life").arg("--port").arg(&port).spawn();
     server.wait_for_log(" listens on 127.0.0.1:");

@@ -61,7 +61,7 @@ fn has(connection: &mut Connection, names: &[&str]) -> bool {
     missing.is_empty()
 }
 
-fn ask<T: FromRedisValue>(connection: &mut Connection, words: &[&str]) -> T {
+fn call<T: FromRedisValue>(connection: &mut Connection, words: &[&str]) -> T {
     query(connection, words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
 
@@ -179,7 +179,7 @@ fn scan_returns_each_key_that_stays_while_others_come_and_go() {
         let mut passing = BTreeSet::new();
         loop {
             let reply: (String, Vec<String>) =
-                ask(&mut connection, &["SCAN", &cursor, "MATCH", "kept:*", "COUNT", count]);
+                call(&mut connection, &["SCAN", &cursor, "MATCH", "kept:*", "COUNT", count]);
             found.extend(reply.1);
             cursor = reply.0;
             // What comes makes the index split, and what goes makes it merge.
@@ -197,7 +197,7 @@ fn scan_returns_each_key_that_stays_while_others_come_and_go() {
         let distinct: BTreeSet<String> = found.iter().cloned().collect();
         assert!(distinct == kept, "{} of {} keys in {calls} calls", distinct.len(), kept.len());
         assert_eq!(found.len(), kept.len(), "keys are returned twice");
-        ask::<()>(&mut connection, &["FLUSHALL"]);
+        call::<()>(&mut connection, &["FLUSHALL"]);
     }
     target.end();
 }
@@ -257,10 +257,10 @@ fn key_of_another_node_is_found_in_both_versions() {
         let mut here = connect(nodes[0].addr(), protocol);
         let mut there = connect(nodes[1].addr(), protocol);
         for number in 0..50 {
-            ask::<()>(&mut there, &["SET", &format!("{protocol}:{number}"), &number.to_string()]);
+            call::<()>(&mut there, &["SET", &format!("{protocol}:{number}"), &number.to_string()]);
         }
         let last = format!("{protocol}:49");
-        wait_until("the last key is found", || ask::<Option<u32>>(&mut here, &["GET", &last]).is_some());
+        wait_until("the last key is found", || call::<Option<u32>>(&mut here, &["GET", &last]).is_some());
         let mut requests = pipe();
         for number in 0..50 {
             requests.cmd("GET").arg(format!("{protocol}:{number}"));
@@ -272,7 +272,7 @@ fn key_of_another_node_is_found_in_both_versions() {
         let expected = (0..50).flat_map(|number| [Some(number), None, Some(number)]);
         assert_eq!(replies, expected.collect::<Vec<_>>());
         let mget: Vec<Option<u32>> =
-            ask(&mut here, &["MGET", &last, "nope", &format!("{protocol}:here"), &format!("{protocol}:7")]);
+            call(&mut here, &["MGET", &last, "nope", &format!("{protocol}:here"), &format!("{protocol}:7")]);
         assert_eq!(mget, [Some(49), None, Some(49), Some(7)]);
     }
 }
@@ -281,8 +281,8 @@ fn key_of_another_node_is_found_in_both_versions() {
 fn reads_of_every_kind_find_a_key_of_another_node() {
     let nodes = mesh("resp-reads", 2, |launch| launch);
     let (mut here, mut there) = (connect(nodes[0].addr(), "resp2"), connect(nodes[1].addr(), "resp3"));
-    ask::<()>(&mut there, &["SET", "far", "a value", "PXAT", "4102444800000"]);
-    wait_until("the key is found", || ask::<Option<String>>(&mut here, &["GET", "far"]).is_some());
+    call::<()>(&mut there, &["SET", "far", "a value", "PXAT", "4102444800000"]);
+    wait_until("the key is found", || call::<Option<String>>(&mut here, &["GET", "far"]).is_some());
     for (words, expected) in [
         (&["EXISTS", "far", "nope", "far"][..], 2),
         (&["TOUCH", "far", "nope"], 1),
@@ -291,7 +291,7 @@ fn reads_of_every_kind_find_a_key_of_another_node() {
         (&["TTL", "nope"], -2),
         (&["EXPIRETIME", "nope"], -2),
     ] {
-        assert_eq!(ask::<i64>(&mut here, words), expected, "{words:?}");
+        assert_eq!(call::<i64>(&mut here, words), expected, "{words:?}");
     }
     for (words, expected) in [
         (&["GETRANGE", "far", "2", "-2"][..], "valu"),
@@ -300,13 +300,13 @@ fn reads_of_every_kind_find_a_key_of_another_node() {
         (&["TYPE", "far"], "string"),
         (&["TYPE", "nope"], "none"),
     ] {
-        assert_eq!(ask::<String>(&mut here, words), expected, "{words:?}");
+        assert_eq!(call::<String>(&mut here, words), expected, "{words:?}");
     }
     // The time that a frame takes is taken off.
     let near = |time: i64, all: i64| (all - 2_000..=all + 2_000).contains(&time);
-    assert!(near(ask(&mut here, &["PEXPIRETIME", "far"]), 4_102_444_800_000));
-    assert!(near(1_000 * ask::<i64>(&mut here, &["EXPIRETIME", "far"]), 4_102_444_800_000));
-    assert!(ask::<i64>(&mut here, &["PTTL", "far"]) > 1_000 * (ask::<i64>(&mut here, &["TTL", "far"]) - 2));
+    assert!(near(call(&mut here, &["PEXPIRETIME", "far"]), 4_102_444_800_000));
+    assert!(near(1_000 * call::<i64>(&mut here, &["EXPIRETIME", "far"]), 4_102_444_800_000));
+    assert!(call::<i64>(&mut here, &["PTTL", "far"]) > 1_000 * (call::<i64>(&mut here, &["TTL", "far"]) - 2));
     // Reads within a transaction are looked up like any others, and what follows it waits for its replies. What it does
     // to `near` goes to the node where that key belongs, and so no command may have both keys.
     for round in 0..20 {
@@ -324,8 +324,8 @@ fn reads_of_every_kind_find_a_key_of_another_node() {
     let (replies, _) = exchange(nodes[0].addr(), &pipeline, 100 * reply.len() + 7);
     assert!(replies == [&reply.repeat(100)[..], b"+PONG\r\n"].concat(), "{}", replies.escape_ascii());
     // What depends on the old value is carried out at its holder.
-    assert_eq!(ask::<i64>(&mut here, &["PERSIST", "far"]), 1);
-    assert_eq!(ask::<i64>(&mut here, &["SETNX", "far", "another"]), 0);
+    assert_eq!(call::<i64>(&mut here, &["PERSIST", "far"]), 1);
+    assert_eq!(call::<i64>(&mut here, &["SETNX", "far", "another"]), 0);
 }
 
 #[test]
@@ -333,15 +333,15 @@ fn key_expires_to_the_millisecond() {
     let target = Target::start("resp-expiry");
     for mut connection in target.connections() {
         if has(&mut connection, &["PEXPIRE", "PTTL"]) {
-            ask::<()>(&mut connection, &["SET", "soon", "v"]);
+            call::<()>(&mut connection, &["SET", "soon", "v"]);
             let begin = Instant::now();
-            assert_eq!(ask::<i64>(&mut connection, &["PEXPIRE", "soon", "60"]), 1);
-            assert!((1..=60).contains(&ask::<i64>(&mut connection, &["PTTL", "soon"])));
-            while ask::<Option<String>>(&mut connection, &["GET", "soon"]).is_some() {
+            assert_eq!(call::<i64>(&mut connection, &["PEXPIRE", "soon", "60"]), 1);
+            assert!((1..=60).contains(&call::<i64>(&mut connection, &["PTTL", "soon"])));
+            while call::<Option<String>>(&mut connection, &["GET", "soon"]).is_some() {
                 assert!(begin.elapsed() < Duration::from_secs(5), "served long after it expired");
             }
             assert!(begin.elapsed() >= Duration::from_millis(59), "expired after {:?}", begin.elapsed());
-            assert_eq!(ask::<i64>(&mut connection, &["PTTL", "soon"]), -2);
+            assert_eq!(call::<i64>(&mut connection, &["PTTL", "soon"]), -2);
         }
     }
     target.end();

@@ -121,7 +121,7 @@ fn three_nodes_come_up_find_each_others_keys_and_end_on_ctrl_c() {
     let addrs = cluster.addrs();
     assert_eq!(addrs.len(), 3);
     assert!(addrs.iter().all(|addr| addr.port() >= cluster.first_port));
-    assert_eq!(Client::connect(addrs[0]).ask("SET greeting:hello"), ":SAT greeting:hello");
+    assert_eq!(Client::connect(addrs[0]).call("SET greeting:hello"), ":SAT greeting:hello");
     wait_for_value(&mut Client::connect(addrs[2]), "greeting", "hello");
     let children = cluster.children();
     assert_eq!(children.len(), 3);
@@ -189,7 +189,7 @@ fn node_that_dies_is_reported_with_the_command_that_restarts_it_and_the_others_g
     signal(cluster.children().into_iter().find(is_victim).unwrap(), "KILL");
     cluster.wait_for(&format!("n2 ({victim}) died (signal 9); start it again: "));
     wait_until("log lines name the node", || cluster.said().contains("link to n2 lost"));
-    assert_eq!(Client::connect(addrs[2]).ask("SET still:here"), ":SAT still:here");
+    assert_eq!(Client::connect(addrs[2]).call("SET still:here"), ":SAT still:here");
     wait_for_value(&mut Client::connect(addrs[0]), "still", "here");
     signal(cluster.child.id(), "INT");
     assert_eq!(cluster.end(), Some(0), "{}", cluster.said());

@@ -69,7 +69,7 @@ fn full_pipe_at_standard_error_stops_neither_requests_nor_sigterm() {
     let mut client = Client::connect(node.addr);
     node.signal("HUP");
     wait_until("a dropped log line is counted", || client.stat("log_lines_dropped") > 1);
-    assert_eq!(client.ask("PING"), "0:PONG 1");
+    assert_eq!(client.call("PING"), "0:PONG 1");
     let mut taken = vec![0; PIPE_BYTES];
     node.log.read_exact(&mut taken).unwrap();
     drop(client);
@@ -142,7 +142,7 @@ fn files_that_became_pipes_or_devices_are_refused_at_reload_and_do_not_stop_the_
             refused += 1;
             let line = log_line(&node, "configuration not changed", refused);
             assert!(line.contains("not a regular file"), "{replace}: {line}");
-            assert_eq!(node.connect().ask("AUTH right"), ":WELCOME ");
+            assert_eq!(node.connect().call("AUTH right"), ":WELCOME ");
         }
         fs::remove_file(&path).unwrap();
         fs::write(&path, text).unwrap();
@@ -156,7 +156,7 @@ fn reload_says_what_changed_and_that_memory_is_above_its_limit_and_then_near_it(
     let node = Launch::new("reload-memory").config("[limits]\nmemory_max = 0\n").start();
     let mut client = node.connect();
     for n in 0..40 {
-        client.ask(&format!("SET key{n}:{}", "v".repeat(60_000)));
+        client.call(&format!("SET key{n}:{}", "v".repeat(60_000)));
     }
     node.write_config("[limits]\nmemory_max = '1MiB'\n");
     node.signal("HUP");
@@ -169,7 +169,7 @@ fn reload_says_what_changed_and_that_memory_is_above_its_limit_and_then_near_it(
     let used = "of memory_max = 1.0 MiB are used; the items used least are evicted";
     let begin = Instant::now();
     for round in 0.. {
-        (0..100).for_each(|n| _ = client.ask(&format!("SET {round}-{n}:{}", "v".repeat(100))));
+        (0..100).for_each(|n| _ = client.call(&format!("SET {round}-{n}:{}", "v".repeat(100))));
         std::thread::sleep(Duration::from_millis(50));
         if node.log().contains(used) {
             break;
@@ -182,7 +182,7 @@ fn reload_says_what_changed_and_that_memory_is_above_its_limit_and_then_near_it(
 fn vanished_clients_are_found_by_keepalive() {
     let node = Launch::new("keepalive").start();
     let mut client = node.connect();
-    client.ask("PING");
+    client.call("PING");
     // Local address, remote address, state 01 (established), queues, timer: 02 is keepalive.
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
     let local = format!("0100007F:{:04X}", node.addr().port());
@@ -195,7 +195,7 @@ fn vanished_clients_are_found_by_keepalive() {
 fn request_after_an_urgent_byte_is_answered() {
     let node = Launch::new("urgent").start();
     let mut client = node.connect();
-    client.ask("PING");
+    client.call("PING");
     for _ in 0..20 {
         node.signal("STOP");
         client.send("GET a");

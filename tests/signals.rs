@@ -59,7 +59,7 @@ fn load(server: &Server, answered: &Arc<AtomicUsize>) -> thread::JoinHandle<usiz
 #[test]
 fn sigterm_under_load_sends_whole_replies_in_order_and_bye() {
     let server = Launch::new("term-load").start();
-    server.connect().ask("SET key:value");
+    server.connect().call("SET key:value");
     let answered = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..6).map(|_| load(&server, &answered)).collect();
     wait_until("the load is on", || answered.load(Ordering::Relaxed) > 20_000);
@@ -80,8 +80,8 @@ fn requests_before_the_signal_are_answered_before_bye() {
         let mut busy = server.connect();
         let mut idle = server.connect();
         let mut inside_a_request = server.connect();
-        idle.ask("PING");
-        inside_a_request.ask("PING");
+        idle.call("PING");
+        inside_a_request.call("PING");
         inside_a_request.send("SET a:");
         busy.send(&requests);
         // The signal follows the requests: they are all there once the first is answered.
@@ -104,10 +104,10 @@ fn requests_before_the_signal_are_answered_before_bye() {
 #[test]
 fn unread_requests_at_the_signal_are_answered() {
     let server = Launch::new("unread").start();
-    server.connect().ask("SET key:value");
+    server.connect().call("SET key:value");
     let mut clients: Vec<Client> = (0..400).map(|_| server.connect()).collect();
     for client in &mut clients {
-        client.ask("PING");
+        client.call("PING");
     }
     server.signal("STOP");
     for client in &mut clients {
@@ -135,7 +135,7 @@ fn client_accepted_just_before_the_signal_is_answered() {
 fn deaf_client(server: &Server) -> Client {
     let mut client = server.connect();
     let value = "v".repeat(60_000);
-    client.ask(&format!("SET key:{value}"));
+    client.call(&format!("SET key:{value}"));
     client.send(&"GET key\n".repeat(1_000));
     let mut other = server.connect();
     let mut before = 0;
@@ -213,25 +213,25 @@ fn new_connections_are_refused_during_drain() {
 fn reload_brings_password_limits_and_log_level() {
     let server = Launch::new("reload").config("").start();
     let mut old = server.connect();
-    old.ask("SET key:value");
+    old.call("SET key:value");
     server.write_config(
         "[security]\npassword = 'right'\n[limits]\nclients_max = 2\nkey_bytes_max = 8\n[log]\nlevel = 'debug'\n",
     );
     server.signal("HUP");
     server.wait_for_log("configuration read again: ");
-    assert_eq!(old.ask("GET key"), ":GOT key:value");
-    assert!(old.ask("GET longer-than-8").starts_with(":ERR "));
+    assert_eq!(old.call("GET key"), ":GOT key:value");
+    assert!(old.call("GET longer-than-8").starts_with(":ERR "));
     let mut new = server.connect();
-    assert_eq!(new.ask("GET key"), ":ERR authentication needed; send AUTH password");
-    assert_eq!(new.ask("AUTH wrong"), ":ERR wrong password");
-    assert_eq!(new.ask("AUTH right"), ":WELCOME ");
-    assert_eq!(new.ask("GET key"), ":GOT key:value");
+    assert_eq!(new.call("GET key"), ":ERR authentication needed; send AUTH password");
+    assert_eq!(new.call("AUTH wrong"), ":ERR wrong password");
+    assert_eq!(new.call("AUTH right"), ":WELCOME ");
+    assert_eq!(new.call("GET key"), ":GOT key:value");
     let (sentence, _) = server.connect().rest();
     assert_eq!(sentence, ":ERR client limit reached (clients_max = 2); try again later\n");
     assert!(!server.log().contains("right") && !server.log().contains("value"), "{}", server.log());
     server.write_config("[log]\nlevel = 'off'\n");
     server.signal("HUP");
-    wait_until("the password is gone", || server.connect().ask("GET longer-than-8") == ":GOT ");
+    wait_until("the password is gone", || server.connect().call("GET longer-than-8") == ":GOT ");
     let log = server.log();
     drop((old, new));
     let mut server = server;
@@ -251,8 +251,8 @@ fn reload_of_a_broken_file_changes_nothing() {
         server.signal("HUP");
         server.wait_for_log(hint);
         let mut client = server.connect();
-        assert_eq!(client.ask("AUTH other"), ":ERR wrong password");
-        assert_eq!(client.ask("AUTH right"), ":WELCOME ");
+        assert_eq!(client.call("AUTH other"), ":ERR wrong password");
+        assert_eq!(client.call("AUTH right"), ":WELCOME ");
     }
     assert_eq!(server.log().matches("configuration not changed").count(), 3);
 }
@@ -263,7 +263,7 @@ fn reload_logs_what_needs_a_restart() {
     server.write_config("bind = '127.0.0.2'\nlisten_port = 1\n");
     server.signal("HUP");
     server.wait_for_log("bind stays 127.0.0.1 until a restart (configured: 127.0.0.2)");
-    assert_eq!(server.connect().ask("PING"), "0:PONG 1");
+    assert_eq!(server.connect().call("PING"), "0:PONG 1");
 }
 
 #[test]
@@ -271,6 +271,6 @@ fn closed_standard_error_does_not_stop_the_node() {
     let server = Launch::new("no-stderr").unheard().start();
     for _ in 0..300 {
         server.signal("HUP");
-        assert_eq!(server.connect().ask("PING"), "0:PONG 1");
+        assert_eq!(server.connect().call("PING"), "0:PONG 1");
     }
 }

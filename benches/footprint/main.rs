@@ -55,7 +55,7 @@ pub(crate) fn run(is_quick: bool) -> Result<(), String> {
     print_memory("silent", &server, before, scale.connections)?;
     print_idle(&server, scale.connections, scale.idle)?;
     for client in &mut clients {
-        ask(client, b"GET nothing\n", b":GOT \n")?;
+        call(client, b"GET nothing\n", b":GOT \n")?;
     }
     print_memory("answered", &server, before, scale.connections)
 }
@@ -98,12 +98,12 @@ fn connect(addr: SocketAddr, count: u32) -> Result<Vec<TcpStream>, String> {
     let made: Result<Vec<TcpStream>, _> = (0..count).map(|_| TcpStream::connect(addr)).collect();
     let mut made = made.map_err(|error| format!("{addr}: {error}"))?;
     if let Some(last) = made.last_mut() {
-        ask(last, b"PING\n", b"0:PONG 1\n")?;
+        call(last, b"PING\n", b"0:PONG 1\n")?;
     }
     Ok(made)
 }
 
-fn ask(client: &mut TcpStream, request: &[u8], expected: &[u8]) -> Result<(), String> {
+fn call(client: &mut TcpStream, request: &[u8], expected: &[u8]) -> Result<(), String> {
     let mut reply = vec![0; expected.len()];
     client
         .set_read_timeout(Some(Duration::from_secs(10)))

@@ -80,7 +80,7 @@ impl Peer {
         match self {
             Self::Olivia => conn.stat("keys"),
             Self::Redis(_) => {
-                let line = conn.ask(b"*1\r\n$6\r\nDBSIZE\r\n")?;
+                let line = conn.call(b"*1\r\n$6\r\nDBSIZE\r\n")?;
                 line.trim_start_matches(':').parse().map_err(|_| format!("DBSIZE said {line}"))
             }
             Self::Memcached(_) => conn.memcached_items(),
@@ -125,7 +125,7 @@ impl Conn {
         Ok(())
     }
 
-    fn ask(&mut self, request: &[u8]) -> Result<String, String> {
+    fn call(&mut self, request: &[u8]) -> Result<String, String> {
         self.stream.get_mut().write_all(request).map_err(|error| error.to_string())?;
         let mut line = String::new();
         self.stream.read_line(&mut line).map_err(|error| error.to_string())?;
@@ -134,7 +134,7 @@ impl Conn {
 
     /// Returns one field of Olivia's STATS.
     fn stat(&mut self, name: &str) -> Result<u64, String> {
-        let line = self.ask(b"STATS\n")?;
+        let line = self.call(b"STATS\n")?;
         let mut fields = line.split([' ', ',']).filter_map(|field| field.split_once(':'));
         let value = fields.find(|(field, _)| *field == name).and_then(|(_, value)| value.parse().ok());
         value.ok_or_else(|| format!("STATS has no {name}"))
@@ -142,13 +142,13 @@ impl Conn {
 
     /// Returns `curr_items` of memcached's stats, which end with a line END.
     fn memcached_items(&mut self) -> Result<u64, String> {
-        let mut line = self.ask(b"stats\r\n")?;
+        let mut line = self.call(b"stats\r\n")?;
         let mut items = 0;
         while line != "END" {
             if let Some(value) = line.strip_prefix("STAT curr_items ") {
                 items = value.parse().map_err(|_| line.clone())?;
             }
-            line = self.ask(b"")?;
+            line = self.call(b"")?;
         }
         Ok(items)
     }

@@ -21,10 +21,10 @@ const BLOCK: usize = 250;
 pub(crate) fn incr(options: &Options) -> Result<(), String> {
     let blocks = if options.quick { 1 } else { 80 };
     let mut mesh = Mesh::start(NODES)?;
-    mesh.conns[0].ask("SET here:0,read_here:0\n")?;
-    mesh.conns[1].ask("SET there:0,read_there:0\n")?;
+    mesh.conns[0].call("SET here:0,read_here:0\n")?;
+    mesh.conns[1].call("SET there:0,read_there:0\n")?;
     for key in ["there", "read_there"] {
-        while mesh.conns[0].ask(&format!("GET {key}\n"))? == ":GOT" {}
+        while mesh.conns[0].call(&format!("GET {key}\n"))? == ":GOT" {}
     }
     let requests = ["INCR here\n", "INCR there\n", "GET read_here\n", "GET read_there\n"];
     let mut times = requests.map(|_| (Times::default(), 0));
@@ -33,7 +33,7 @@ pub(crate) fn incr(options: &Options) -> Result<(), String> {
             let before = cpu_of_all(&mesh)?;
             for _ in 0..BLOCK {
                 let begin = Instant::now();
-                mesh.conns[0].ask(request)?;
+                mesh.conns[0].call(request)?;
                 times.add(nanos(begin.elapsed()), 1);
             }
             *used += cpu_of_all(&mesh)? - before;
@@ -85,8 +85,8 @@ pub(crate) fn counter(options: &Options) -> Result<(), String> {
     let mut mesh = Mesh::start(NODES)?;
     for key in ["held", "new"] {
         if key == "held" {
-            mesh.conns[0].ask("SET held:0\n")?;
-            while mesh.conns[1].ask("GET held\n")? == ":GOT" {}
+            mesh.conns[0].call("SET held:0\n")?;
+            while mesh.conns[1].call("GET held\n")? == ":GOT" {}
         }
         let clients = (0..CLIENTS).map(|n| Conn::open(mesh.servers[n % NODES].addr()));
         let clients = clients.collect::<Result<Vec<_>, _>>()?;
@@ -94,7 +94,7 @@ pub(crate) fn counter(options: &Options) -> Result<(), String> {
         let (times, errors) = count_together(clients, key, requests)?;
         let took = begin.elapsed();
         let sent = (CLIENTS * requests) as u64;
-        let reply = mesh.conns[2].ask(&format!("GET {key}\n"))?;
+        let reply = mesh.conns[2].call(&format!("GET {key}\n"))?;
         let value = reply.strip_prefix(&format!(":GOT {key}:")).and_then(|value| value.parse::<u64>().ok());
         let value = value.ok_or_else(|| format!("{reply} as the counter"))?;
         if value + errors != sent {
@@ -120,7 +120,7 @@ fn count_together(clients: Vec<Conn>, key: &str, requests: usize) -> Result<(Tim
         let mut refused = 0;
         for _ in 0..requests {
             let begin = Instant::now();
-            match client.ask(&line) {
+            match client.call(&line) {
                 Ok(_) => times.push(begin.elapsed()),
                 Err(error) if error.contains("nothing was done") => refused += 1,
                 Err(error) => return Err(error),

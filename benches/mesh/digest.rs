@@ -81,7 +81,7 @@ fn set_some(conn: &mut Conn, prefix: &str, first: u64, count: u64) -> Result<(),
         let _ = write!(request, "{}{prefix}-{n}:1", if n == first { "" } else { "," });
     }
     request.push('\n');
-    conn.ask(&request).map(drop)
+    conn.call(&request).map(drop)
 }
 
 /// Sets keys at a rate for some time. Returns the bytes per key and peer, the rate that was reached, and whether the

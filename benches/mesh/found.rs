@@ -87,7 +87,7 @@ fn measure(mesh: &mut Mesh, case: Case, rounds: u32) -> Result<Times, String> {
         };
         for count in before {
             let keys: Vec<String> = (0..*count).map(|n| format!("{case:?}-{round}-{count}-{n}:1")).collect();
-            mesh.conns[setter].ask(&format!("SET {}\n", keys.join(",")))?;
+            mesh.conns[setter].call(&format!("SET {}\n", keys.join(",")))?;
         }
         if !before.is_empty() {
             std::thread::sleep(Duration::from_micros(rng.below(4_000)));
@@ -95,8 +95,8 @@ fn measure(mesh: &mut Mesh, case: Case, rounds: u32) -> Result<Times, String> {
         let key = format!("{case:?}-{round}");
         let (set, get) = (format!("SET {key}:1\n"), format!("GET {key}\n"));
         let begin = Instant::now();
-        mesh.conns[setter].ask(&set)?;
-        while mesh.conns[peer].ask(&get)? == ":GOT" {
+        mesh.conns[setter].call(&set)?;
+        while mesh.conns[peer].call(&get)? == ":GOT" {
             if begin.elapsed() > LOST {
                 return Err(format!("{key} was not found for {LOST:?}"));
             }

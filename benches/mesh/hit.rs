@@ -60,12 +60,12 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
 
 fn fill(mesh: &mut Mesh) -> Result<(), String> {
     for n in 0..KEYS {
-        mesh.conns[0].ask(&format!("SET local-{n}:{}\n", "v".repeat(64)))?;
-        mesh.conns[1].ask(&format!("SET remote-{n}:{}\n", "v".repeat(64)))?;
+        mesh.conns[0].call(&format!("SET local-{n}:{}\n", "v".repeat(64)))?;
+        mesh.conns[1].call(&format!("SET remote-{n}:{}\n", "v".repeat(64)))?;
     }
     // Each is found once before anything is measured.
     for n in 0..KEYS {
-        while mesh.conns[0].ask(&format!("GET remote-{n}\n"))? == ":GOT" {}
+        while mesh.conns[0].call(&format!("GET remote-{n}\n"))? == ":GOT" {}
     }
     Ok(())
 }
@@ -78,7 +78,7 @@ fn measure(mesh: &mut Mesh, rounds: usize) -> Result<[Times; 3], String> {
         let requests = [format!("GET local-{n}\n"), format!("GET remote-{n}\n"), format!("GET absent-{n}\n")];
         for (kind, (request, times)) in requests.iter().zip(&mut times).enumerate() {
             let begin = Instant::now();
-            let is_hit = conn.ask(request)? != ":GOT";
+            let is_hit = conn.call(request)? != ":GOT";
             times.add(nanos(begin.elapsed()), 1);
             if is_hit != (kind < 2) {
                 return Err(format!("the wrong reply to {}", request.trim_end()));

@@ -163,7 +163,7 @@ fn run_olivia(plan: &Plan<'_>) -> Result<Outcome, String> {
         let at = node_of(request, plan.nodes);
         let key = key_of(request.object);
         let remote_before = world.node(at).stats().lookup_hits;
-        let is_hit = world.ask(at, &format!("GET {key}\n"))? != ":GOT \n";
+        let is_hit = world.call(at, &format!("GET {key}\n"))? != ":GOT \n";
         let is_remote = world.node(at).stats().lookup_hits > remote_before;
         outcome.local_hits += u64::from(is_hit && !is_remote);
         outcome.lookup_hits += u64::from(is_remote);
@@ -173,7 +173,7 @@ fn run_olivia(plan: &Plan<'_>) -> Result<Outcome, String> {
                 Some(life) => format!("SETEX {key}:{value}:{}\n", life.as_secs()),
                 None => format!("SET {key}:{value}\n"),
             };
-            world.ask(at, &set)?;
+            world.call(at, &set)?;
         }
         world.pass(pause);
     }

@@ -58,9 +58,9 @@ pub(crate) fn dead(options: &Options) -> Result<(), String> {
         }
         let mut mesh = Mesh::start(3)?;
         for n in 0..100 {
-            mesh.conns[2].ask(&format!("SET dead-{n}:1\n"))?;
+            mesh.conns[2].call(&format!("SET dead-{n}:1\n"))?;
         }
-        while mesh.conns[0].ask("GET dead-99\n")? == ":GOT" {}
+        while mesh.conns[0].call("GET dead-99\n")? == ":GOT" {}
         let pid = mesh.servers[2].pid().to_string();
         let killed = Command::new("kill").args([signal, &pid]).status();
         let begin = Instant::now();
@@ -69,7 +69,7 @@ pub(crate) fn dead(options: &Options) -> Result<(), String> {
         let conn = &mut mesh.conns[0];
         while conn.stat("peers_linked")? == 2 {
             let sent = Instant::now();
-            conn.ask(&format!("GET dead-{}\n", gets % 100))?;
+            conn.call(&format!("GET dead-{}\n", gets % 100))?;
             slowest = slowest.max(sent.elapsed());
             gets += 1;
             if begin.elapsed() > Duration::from_secs(30) {

@@ -61,7 +61,7 @@ impl Conn {
     }
 
     /// Sends one request and returns its reply, without the line end.
-    pub(crate) fn ask(&mut self, request: &str) -> Result<&str, String> {
+    pub(crate) fn call(&mut self, request: &str) -> Result<&str, String> {
         let failed = |error: std::io::Error| format!("no reply to {}: {error}", request.trim_end());
         self.stream.get_mut().write_all(request.as_bytes()).map_err(failed)?;
         self.line.clear();
@@ -75,7 +75,7 @@ impl Conn {
     }
 
     /// Sends requests of a line each, and reads `count` replies.
-    pub(crate) fn ask_all(&mut self, requests: &str, count: usize) -> Result<(), String> {
+    pub(crate) fn call_all(&mut self, requests: &str, count: usize) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("no replies: {error}");
         self.stream.get_mut().write_all(requests.as_bytes()).map_err(failed)?;
         for _ in 0..count {
@@ -90,7 +90,7 @@ impl Conn {
     /// Sends one command in RESP and returns a reply of one line, without the line end.
     pub(crate) fn command(&mut self, words: &[&str]) -> Result<&str, String> {
         let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
-        self.ask(&format!("*{}\r\n{bulks}", words.len()))
+        self.call(&format!("*{}\r\n{bulks}", words.len()))
     }
 
     /// Returns a number of STATS.
@@ -101,7 +101,7 @@ impl Conn {
 
     /// Returns a field of STATS as text.
     pub(crate) fn stat_text(&mut self, name: &str) -> Result<String, String> {
-        let line = self.ask("STATS\n")?;
+        let line = self.call("STATS\n")?;
         let mut fields = line.split([' ', ',']).filter_map(|field| field.split_once(':'));
         let field = fields.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
         field.ok_or_else(|| format!("STATS has no {name}"))

@@ -111,7 +111,7 @@ impl Filler {
                 let _ = write!(line, "{}k{at}-{n}:1", if n == self.keys { "" } else { "," });
             }
             line.push('\n');
-            world.ask(at, &line)?;
+            world.call(at, &line)?;
         }
         self.keys += count;
         world.pass(Duration::from_millis(5));
@@ -131,23 +131,23 @@ pub(crate) fn measure(world: &mut World, filler: &Filler, absent: u64) -> Result
             let _ = write!(line, ",absent-{}", rng.next_u64());
         });
         line.push('\n');
-        if world.ask(at, &line)? != ":GOT \n" {
+        if world.call(at, &line)? != ":GOT \n" {
             return Err("an absent key was found".to_owned());
         }
     }
-    let asked_in_vain = requests(world) - before;
+    let in_vain = requests(world) - before;
     let before = requests(world);
     let present = absent / 10;
     for n in 0..present {
         let at = usize::try_from(n % nodes as u64).unwrap_or(0);
         let holder = (at + 1 + usize::try_from(rng.below(nodes as u64 - 1)).unwrap_or(0)) % nodes;
         let key = format!("k{holder}-{}", rng.below(filler.keys));
-        if world.ask(at, &format!("GET {key}\n"))? == ":GOT \n" {
+        if world.call(at, &format!("GET {key}\n"))? == ":GOT \n" {
             return Err(format!("node {at} does not find {key}"));
         }
     }
     Ok(Found {
-        absent: asked_in_vain as f64 * 1e3 / (absent / KEYS_PER_LINE * KEYS_PER_LINE) as f64,
+        absent: in_vain as f64 * 1e3 / (absent / KEYS_PER_LINE * KEYS_PER_LINE) as f64,
         per_hit: (requests(world) - before) as f64 / present as f64,
     })
 }

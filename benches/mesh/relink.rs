@@ -82,7 +82,7 @@ fn fill(conn: &mut Conn, node: usize, keys: usize) -> Result<(), String> {
             _ = write!(line, "{}key-{node}-{n}:v", if n > first { "," } else { "" });
         }
         line.push('\n');
-        conn.ask(&line)?;
+        conn.call(&line)?;
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let idle = world.traffic.since(before).all();
         let before = world.traffic;
         for n in 0..SINGLE_KEYS {
-            world.ask(0, &format!("SET single-{n}:1\n"))?;
+            world.call(0, &format!("SET single-{n}:1\n"))?;
             world.pass(Duration::from_millis(10));
         }
         let sent = world.traffic.since(before).digests;

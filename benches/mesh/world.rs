@@ -73,16 +73,16 @@ impl World {
 
     /// Returns a number of STATS.
     pub(crate) fn stat(&mut self, at: usize, name: &str) -> Result<u64, String> {
-        let line = self.ask(at, "STATS\n")?;
+        let line = self.call(at, "STATS\n")?;
         let mut fields = line.trim_end().split([' ', ',']).filter_map(|field| field.split_once(':'));
         let value = fields.find(|(key, _)| *key == name).and_then(|(_, value)| value.parse().ok());
         value.ok_or_else(|| format!("STATS has no {name}"))
     }
 
     /// Sends a request of a node's client, and returns the reply. Time passes only if the reply needs it.
-    pub(crate) fn ask(&mut self, at: usize, request: &str) -> Result<String, String> {
+    pub(crate) fn call(&mut self, at: usize, request: &str) -> Result<String, String> {
         let client = self.clients[at];
-        let mut reply = self.mesh.nodes[at].ask(client, request);
+        let mut reply = self.mesh.nodes[at].call(client, request);
         self.run(at);
         for _ in 0..1_000 {
             reply += &self.mesh.nodes[at].take(client);
@@ -104,7 +104,7 @@ impl World {
     }
 
     fn run(&mut self, at: usize) {
-        self.mesh.settle([at]);
+        self.mesh.run([at]);
         self.count();
     }
 

@@ -91,7 +91,7 @@ fn set_all(mesh: &mut Mesh, node: usize, prefix: &str, round: usize, keys: usize
         for n in first..first + count {
             _ = writeln!(requests, "SET {prefix}-{round}-{n:07}:{value}");
         }
-        mesh.conns[node].ask_all(&requests, count)?;
+        mesh.conns[node].call_all(&requests, count)?;
     }
     Ok((cpu_ns(pid)? - before) as f64 / keys as f64 / 1e3)
 }
@@ -110,7 +110,7 @@ pub(crate) fn gone(options: &Options) -> Result<(), String> {
         let mut rng = Rng::new(1);
         let (mut times, mut own) = (Times::default(), Times::default());
         let mut holder = 0;
-        mesh.conns[holder].ask("SET moved:0\n")?;
+        mesh.conns[holder].call("SET moved:0\n")?;
         for round in 1..=rounds {
             let writer = (holder + 1 + usize::try_from(rng.below(nodes as u64 - 1)).unwrap_or(0)) % nodes;
             std::thread::sleep(PAUSE + Duration::from_micros(rng.below(4_000)));
@@ -119,8 +119,8 @@ pub(crate) fn gone(options: &Options) -> Result<(), String> {
             let expected = format!(":GOT moved:{round}");
             let before = waited()?;
             let begin = Instant::now();
-            mesh.conns[writer].ask(&format!("SET moved:{round}\n"))?;
-            while mesh.conns[holder].ask("GET moved\n")? != expected {
+            mesh.conns[writer].call(&format!("SET moved:{round}\n"))?;
+            while mesh.conns[holder].call("GET moved\n")? != expected {
                 if begin.elapsed() > LOST {
                     return Err(format!("the old value is still there after {LOST:?}"));
                 }

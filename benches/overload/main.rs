@@ -163,11 +163,11 @@ impl Bench<'_> {
         let first = self.node(&[], env)?;
         let second = self.node(&["--peer", &first.addr().to_string()], env)?;
         let (mut one, mut other) = (Conn::open(first.addr())?, Conn::open(second.addr())?);
-        one.ask("SET of-first:1\n")?;
-        other.ask("SET of-second:1\n")?;
+        one.call("SET of-first:1\n")?;
+        other.call("SET of-second:1\n")?;
         let begin = Instant::now();
-        while one.ask("GET of-second\n")? != ":GOT of-second:1"
-            || other.ask("GET of-first\n")? != ":GOT of-first:1"
+        while one.call("GET of-second\n")? != ":GOT of-second:1"
+            || other.call("GET of-first\n")? != ":GOT of-first:1"
         {
             if begin.elapsed() > REPLY_MAX {
                 return Err("the nodes do not link".to_owned());
@@ -224,7 +224,7 @@ impl Times {
     fn of(node: &Server, conn: &mut Conn, request: &str, time: Duration) -> Result<Self, String> {
         let (mut times, begin) = (Self::new(&[node]), Instant::now());
         while begin.elapsed() < time {
-            times.add(|| conn.ask(request).map(drop))?;
+            times.add(|| conn.call(request).map(drop))?;
         }
         Ok(times)
     }
@@ -295,7 +295,7 @@ fn remote(bench: &Bench, clients: usize, depth: usize, rate: Option<u32>) -> Res
     let (mut owner, mut conn, mut ping) =
         (Conn::open(holder.addr())?, Conn::open(node.addr())?, Conn::open(node.addr())?);
     for at in 0..REMOTE_KEYS {
-        owner.ask(&format!("SET remote{at}:1\n"))?;
+        owner.call(&format!("SET remote{at}:1\n"))?;
     }
     let _readers = Load::start(
         node.addr(),
@@ -310,10 +310,10 @@ fn remote(bench: &Bench, clients: usize, depth: usize, rate: Option<u32>) -> Res
     let begin = Instant::now();
     while begin.elapsed().as_secs_f64() < bench.seconds {
         let key = format!("remote{}", gets % REMOTE_KEYS);
-        let is_found = lookups.add(|| Ok(conn.ask(&format!("GET {key}\n"))? == format!(":GOT {key}:1")))?;
+        let is_found = lookups.add(|| Ok(conn.call(&format!("GET {key}\n"))? == format!(":GOT {key}:1")))?;
         found += usize::from(is_found);
         gets += 1;
-        pings.add(|| ping.ask("PING\n").map(drop))?;
+        pings.add(|| ping.call("PING\n").map(drop))?;
     }
     Ok([
         100.0 * found as f64 / gets as f64,
@@ -336,9 +336,9 @@ fn writers(bench: &Bench, seeds: &[&str; 2]) -> Result<Figures, String> {
         if begin.elapsed().as_secs_f64() > bench.seconds {
             break;
         }
-        one.ask(&format!("SET new{at}:1\n"))?;
+        one.call(&format!("SET new{at}:1\n"))?;
         times.add(|| {
-            while other.ask(&format!("GET new{at}\n"))? != format!(":GOT new{at}:1") {}
+            while other.call(&format!("GET new{at}\n"))? != format!(":GOT new{at}:1") {}
             Ok(())
         })?;
     }
@@ -352,7 +352,7 @@ fn readers(bench: &Bench) -> Result<Figures, String> {
     let mut conn = Conn::open(node.addr())?;
     let count = bench.few(VALUES, 8);
     for at in 0..count {
-        conn.ask(&format!("SET key{at}:{}\n", "v".repeat(VALUE_BYTES)))?;
+        conn.call(&format!("SET key{at}:{}\n", "v".repeat(VALUE_BYTES)))?;
     }
     let keys: Vec<String> = (0..count).map(|at| format!("key{at}")).collect();
     let request = format!("GET {}\n", keys.join(","));
@@ -383,7 +383,7 @@ fn dumps(bench: &Bench) -> Result<Figures, String> {
     let mut conn = Conn::open(node.addr())?;
     for first in (0..keys).step_by(1_000) {
         let lines: String = (first..first + 1_000).map(|at| format!("SET key{at}:1\n")).collect();
-        conn.ask_all(&lines, 1_000)?;
+        conn.call_all(&lines, 1_000)?;
     }
     probed(bench, &node, |is_over| {
         let Ok(mut stream) = TcpStream::connect(node.addr()) else { return };
@@ -398,7 +398,8 @@ fn dumps(bench: &Bench) -> Result<Figures, String> {
 /// Measures PINGs beside sixty clients that repeatedly wait for one large value of the other node.
 fn waiters(bench: &Bench) -> Result<Figures, String> {
     let [holder, node] = bench.two_nodes(&[("OLIVIA_LIMITS_LINE_BYTES_MAX", "16777216")])?;
-    Conn::open(holder.addr())?.ask(&format!("SET large:{}\n", "v".repeat(bench.few(LARGE_BYTES, 80_000))))?;
+    Conn::open(holder.addr())?
+        .call(&format!("SET large:{}\n", "v".repeat(bench.few(LARGE_BYTES, 80_000))))?;
     probed(bench, &node, |is_over| {
         thread::scope(|scope| {
             for _ in 0..60 {
@@ -474,11 +475,12 @@ fn deleted(bench: &Bench) -> Result<Figures, String> {
     let node = bench.node(&[], &refuse).or_else(|_| bench.node(&[], &env))?;
     let mut conn = Conn::open(node.addr())?;
     let value = "v".repeat(100_000);
-    let set = |conn: &mut Conn, name: &str, at: usize| conn.ask(&format!("SET {name}{at}:{value}\n")).is_ok();
+    let set =
+        |conn: &mut Conn, name: &str, at: usize| conn.call(&format!("SET {name}{at}:{value}\n")).is_ok();
     let count = (0..).take_while(|at| set(&mut conn, "key", *at)).count();
     let gone: Vec<usize> = (0..count).step_by(4).collect();
     for at in &gone {
-        conn.ask(&format!("DEL key{at}\n"))?;
+        conn.call(&format!("DEL key{at}\n"))?;
     }
     let refused = gone.iter().filter(|at| !set(&mut conn, "new", **at)).count();
     Ok([100.0 * refused as f64 / gone.len() as f64, count as f64, gone.len() as f64])

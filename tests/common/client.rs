@@ -88,7 +88,7 @@ impl Client {
     }
 
     /// Sends one request and returns one line.
-    pub fn ask(&mut self, request: &str) -> String {
+    pub fn call(&mut self, request: &str) -> String {
         self.send(&format!("{request}\n"));
         self.line()
     }
@@ -114,7 +114,7 @@ impl Client {
 
     /// Returns one field of a STATS reply on this connection.
     pub fn stat_text(&mut self, name: &str) -> String {
-        let line = self.ask("STATS");
+        let line = self.call("STATS");
         let mut fields = line.strip_prefix(":STATS ").unwrap().split(',').filter_map(|f| f.split_once(':'));
         let field = fields.find(|(key, _)| *key == name);
         field.unwrap_or_else(|| panic!("no {name} in {line}")).1.to_owned()

@@ -33,7 +33,7 @@ pub fn wait_for_peers(client: &mut Client, count: usize) {
 pub fn wait_for_value(client: &mut Client, key: &str, value: &str) {
     let mut reply = String::new();
     wait_until(&format!("{key} is found"), || {
-        reply = client.ask(&format!("GET {key}"));
+        reply = client.call(&format!("GET {key}"));
         reply != ":GOT "
     });
     assert_eq!(reply, format!(":GOT {key}:{value}"));

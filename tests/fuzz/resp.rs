@@ -48,7 +48,7 @@ fn check(input: &[u8], step: usize, limits: RequestLimits) -> Result<Option<Owne
     whole
 }
 
-/// The bytes that an unfinished request needs; asking for them again changes nothing.
+/// The bytes that an unfinished request needs; to compute them again changes nothing.
 fn progress_needs(input: &[u8], progress: Progress, limits: RequestLimits) -> usize {
     let mut same = progress;
     match Parser::default().parse(input, &mut same, limits) {

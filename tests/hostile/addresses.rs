@@ -59,10 +59,10 @@ fn listing_of_thousands_of_addresses_is_truncated_and_marked() {
     let links = [1, 2].map(|number| world.linked(&Face::elsewhere(number)));
     send_addresses(&mut world, &links[0], addresses(0..1_000));
     send_addresses(&mut world, &links[1], addresses(1_000..2_000));
-    let mesh = world.ask("MESH\n");
+    let mesh = world.call("MESH\n");
     assert_eq!(mesh.matches(" backup").count() + mesh.matches(" being dialled").count(), 1_024);
     assert!(mesh.ends_with(",\"and 976 more\"\n"), "{mesh}");
-    assert_eq!(world.ask("REQUEST peers\n").matches(":5454").count(), 2 + 1_024);
+    assert_eq!(world.call("REQUEST peers\n").matches(":5454").count(), 2 + 1_024);
     assert_eq!(world.stat("peers_backup"), 2_000);
 }
 
@@ -211,7 +211,7 @@ fn address_that_a_peer_goes_on_listing_is_dialled_however_long_the_path_is_cut()
     for _ in 0..20 {
         send_addresses_of(&mut world, &teller, &[&listed.listen]);
         pass_unreachable(&mut world, &[&teller], 120);
-        assert!(world.ask("STATS\n").contains("mesh_complete:no"));
+        assert!(world.call("STATS\n").contains("mesh_complete:no"));
     }
     assert!(pass_unreachable(&mut world, &[&teller], 40).contains(&listed.listen));
     // Nobody lists it any more.
@@ -259,10 +259,10 @@ fn name_with_an_address_that_nobody_listens_at_leaves_the_mesh_complete() {
     let dialled = pass_unreachable(&mut world, &[&link], 10);
     assert!(dialled.contains(&here), "it may listen there later: {dialled:?}");
     assert!(
-        world.ask("STATS\n").contains("peers_backup:0,")
-            && world.ask("STATS\n").contains("mesh_complete:yes")
+        world.call("STATS\n").contains("peers_backup:0,")
+            && world.call("STATS\n").contains("mesh_complete:yes")
     );
-    assert!(!world.ask("MESH\n").contains("unreachable"));
+    assert!(!world.call("MESH\n").contains("unreachable"));
     world.driver.lose(link.conn);
     assert_eq!(world.stat("peers_backup"), 2);
 }

@@ -67,7 +67,7 @@ fn lookup_from_before_a_write_does_not_answer_a_request_after_it() {
     let before = queried(&mut world, &mut link);
     let other = world.driver.client();
     let set = resp(&["SET", "far", "new", "PXAT", "1"]);
-    assert_eq!(world.driver.ask(other, &set), "+OK\r\n");
+    assert_eq!(world.driver.call(other, &set), "+OK\r\n");
     world.driver.send(other, resp(&["GET", "far"]));
     let after = world.queries(&mut link);
     world.send(&link, &[(before, value(far, b"old"))]);
@@ -96,7 +96,7 @@ fn answer_for_another_key_is_dropped() {
     world.send(&link, &[(request, value(own, b"forged"))]);
     world.driver.pass(ms(100));
     assert_eq!(world.replies(), ":GOT \n");
-    assert_eq!(world.ask("GET own\n"), ":GOT own:1\n");
+    assert_eq!(world.call("GET own\n"), ":GOT own:1\n");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn claims_are_counted_against_all_absent_keys_whatever_was_queried_of_them() {
         let face = Face::new(1);
         let mut link = link_claimant(&mut world, &face);
         for n in 0..2_000 {
-            world.ask(&format!("{verb} absent{n}\n"));
+            world.call(&format!("{verb} absent{n}\n"));
             world.frames(&mut link);
         }
         world.driver.pass(ms(200));
@@ -273,8 +273,8 @@ fn peer_that_sends_nothing_costs_three_timeouts_until_its_link_ends() {
         assert_eq!(world.replies(), ":GOT \n");
     }
     for _ in 0..100 {
-        assert_eq!(world.ask("GET far\n"), ":GOT \n");
-        assert_eq!(world.ask("GET far,own,nowhere\n"), ":GOT own:1\n");
+        assert_eq!(world.call("GET far\n"), ":GOT \n");
+        assert_eq!(world.call("GET far,own,nowhere\n"), ":GOT own:1\n");
     }
     assert_eq!(world.queries(&mut link), [0; 0]);
     assert_eq!(world.driver.node.stats().lookup_timeouts, 3);
@@ -324,7 +324,7 @@ fn answers_until_queried(world: &mut World, face: &Face, link: &mut Link) -> u32
     while world.view(face).unwrap().probes_left > 0 {
         world.driver.pass(ms(50));
         world.send(link, &[heartbeat(1)]);
-        assert_eq!(world.ask("GET far\n"), ":GOT \n");
+        assert_eq!(world.call("GET far\n"), ":GOT \n");
         let hash = world.hash("?");
         for request in world.queries(link) {
             world.send(link, &[(request, none(hash))]);
@@ -345,12 +345,12 @@ fn peer_with_heartbeats_but_no_answers_costs_three_timeouts() {
         for _ in 0..100 {
             world.driver.pass(ms(250));
             world.send(&link, &[heartbeat(1)]);
-            assert_eq!(world.ask("GET far\n"), ":GOT \n");
-            assert_eq!(world.ask("TTL far,own\n"), ":LASTS own:never\n");
+            assert_eq!(world.call("GET far\n"), ":GOT \n");
+            assert_eq!(world.call("TTL far,own\n"), ":LASTS own:never\n");
         }
         assert_eq!(world.driver.node.stats().lookup_timeouts, 3);
         assert!(world.is_linked(&face) && world.view(&face).unwrap().probes_left == 1);
-        assert!(world.ask("MESH\n").contains("; circuit open: does not answer queries; probes left 1"));
+        assert!(world.call("MESH\n").contains("; circuit open: does not answer queries; probes left 1"));
         // It is queried with each beat whether it does.
         let probes = world.stat("probes");
         assert!((24..=26).contains(&probes), "{probes}");
@@ -442,7 +442,7 @@ fn many_silent_peers_of_unknown_filters_cost_three_timeouts_together() {
         world.driver.pass(ms(100));
         assert_eq!(world.replies(), ":GOT \n");
     }
-    assert_eq!(world.ask("GET nowhere,neither\n"), ":GOT \n");
+    assert_eq!(world.call("GET nowhere,neither\n"), ":GOT \n");
     assert_eq!(world.driver.node.stats().lookup_timeouts, 3);
 }
 

@@ -64,7 +64,7 @@ fn value_set_while_a_command_travels_yields_to_a_higher_version_in_the_answer() 
             world.begin(request);
             let frames = world.frames(&mut link);
             let client = world.driver.client();
-            assert_eq!(world.driver.ask(client, "SET far:1\n"), ":SAT far:1\n");
+            assert_eq!(world.driver.call(client, "SET far:1\n"), ":SAT far:1\n");
             let result = remote_reply(false, "far:9");
             let (number, answer) = match frames.iter().find_map(Received::command) {
                 Some((number, _)) => (number, executed(hash, version, &result)),
@@ -105,8 +105,8 @@ fn command_on_a_key_of_a_peer_is_carried_out_there_and_its_reply_stands_in_order
         ),
     ] {
         world.begin(request);
-        let (number, asked) = command(&mut world, &mut link);
-        assert_eq!(asked, words, "{request}");
+        let (number, sent) = command(&mut world, &mut link);
+        assert_eq!(sent, words, "{request}");
         world.send(&link, &[(number, executed(hash, VERSION, &remote_reply(is_error, result)))]);
         assert_eq!(world.replies(), reply, "{request}");
     }
@@ -118,15 +118,15 @@ fn command_on_a_key_of_a_peer_is_carried_out_there_and_its_reply_stands_in_order
         ("GETDEL far", "$1\r\n6\r\n", "$1\r\n6\r\n"),
     ] {
         world.driver.send(client, resp(request));
-        let (number, asked) = command(&mut world, &mut link);
-        assert_eq!(asked, request);
+        let (number, sent) = command(&mut world, &mut link);
+        assert_eq!(sent, request);
         world.send(&link, &[(number, executed(hash, VERSION, &remote_reply(false, result)))]);
         assert_eq!(world.driver.take(client), reply, "{request}");
     }
     // Their answers say what version there is, but are no notices.
     assert_eq!(world.stat("invalidations_received"), 0);
     // A SET without a condition is carried out here.
-    assert_eq!(world.ask("SET far:1\n"), ":SAT far:1\n");
+    assert_eq!(world.call("SET far:1\n"), ":SAT far:1\n");
     assert_eq!(commands(&mut world, &mut link), []);
 }
 
@@ -157,12 +157,12 @@ fn later_requests_wait_for_a_forwarded_command_and_it_waits_for_earlier_ones() {
     assert_eq!(frames.iter().find_map(Received::command), None, "{frames:?}");
     // Another connection goes on.
     let other = world.driver.client();
-    assert_eq!(world.driver.ask(other, "GET own\n"), ":GOT own:1\n");
+    assert_eq!(world.driver.call(other, "GET own\n"), ":GOT own:1\n");
     let value = Body::Value { hash, version: VERSION, left_ms: None, value: b"1" };
     world.send(&link, &[(query, value)]);
     assert_eq!(world.replies(), ":GOT far:1\n");
     let (number, _) = command(&mut world, &mut link);
-    assert_eq!(world.driver.ask(other, "COUNT\n"), ":COUNT 1\n", "a key set before the answer");
+    assert_eq!(world.driver.call(other, "COUNT\n"), ":COUNT 1\n", "a key set before the answer");
     world.send(&link, &[(number, executed(hash, VERSION + 1, &remote_reply(false, "far:2")))]);
     assert_eq!(world.replies(), ":COUNTS far:2\n:SAT near:1\n:SAT far:9\n:COUNTS far:10\n:GOT far:10\n");
 }
@@ -184,7 +184,7 @@ fn node_that_does_not_hold_the_key_is_not_queried_again_and_its_hints_are_follow
         panic!("{frames:?}")
     };
     assert_eq!(*refused, [a.node]);
-    // B has passed it on to A meanwhile: a newer version is a reason to ask again, an older one is none.
+    // B has passed it on to A meanwhile: a newer version is a reason to query it again, an older one is none.
     world.send(&at_b, &[(*request, not_holder(hash, VERSION + 1, &[a.node]))]);
     let (number, _) = command(&mut world, &mut at_a);
     world.send(&at_a, &[(number, executed(hash, VERSION + 2, &remote_reply(false, "far:3")))]);
@@ -235,13 +235,13 @@ fn nothing_is_done_while_an_unlinked_peer_may_hold_the_key() {
     let (a, at_a) = claiming(&mut world, 1, &["far"]);
     let (b, mut at_b) = claiming(&mut world, 2, &["hinted"]);
     world.driver.lose(at_a.conn);
-    let error = world.ask("INCR far\n");
+    let error = world.call("INCR far\n");
     assert!(
         error.starts_with(":ERR nothing was done: 'far' may be on 127.0.0.1:6001, which cannot be reached"),
         "{error}"
     );
     let (exec, client) = (["MULTI", "INCR far", "EXEC"], world.driver.client());
-    let replies = exec.map(|request| world.driver.ask(client, &resp(request)));
+    let replies = exec.map(|request| world.driver.call(client, &resp(request)));
     assert_eq!(replies[..2], ["+OK\r\n", "+QUEUED\r\n"]);
     assert!(replies[2].starts_with("-EXECABORT nothing was done: 'far' may be on"), "{replies:?}");
     // A hint names it too.
@@ -258,7 +258,7 @@ fn nothing_is_done_while_an_unlinked_peer_may_hold_the_key() {
         world.view(&a).is_none_or(|view| !view.is_linked)
             && world.view(&b).is_none_or(|view| !view.is_linked)
     );
-    assert_eq!(world.ask("INCR far\n"), ":COUNTS far:1\n");
+    assert_eq!(world.call("INCR far\n"), ":COUNTS far:1\n");
 }
 
 #[test]
@@ -355,10 +355,10 @@ fn command_that_does_nothing_on_a_key_that_no_node_has_causes_no_query() {
         ] {
             let client = world.driver.client();
             let words = words.replace('#', &n.to_string());
-            assert_eq!(world.driver.ask(client, &resp(&words)), reply, "{words}");
+            assert_eq!(world.driver.call(client, &resp(&words)), reply, "{words}");
             assert_eq!(commands(&mut world, &mut link), [], "{words}");
         }
-        assert_eq!(world.ask(&format!("EXPIRE new{n}:10\n")), ":EXPIRES \n");
+        assert_eq!(world.call(&format!("EXPIRE new{n}:10\n")), ":EXPIRES \n");
     }
     // A claim that turns out to be none is followed by nothing else.
     world.begin("PERSIST far\n");
@@ -395,8 +395,8 @@ fn del_reaches_all_that_may_hold_the_key_and_names_those_that_it_did_not() {
     assert_eq!(world.replies(), "");
     world.send(&at_b, &[(at_b_number, deleted(far, version, false, &[]))]);
     assert_eq!(world.replies(), ":DELETED own,far\n:SAT far:2\n");
-    assert_eq!(world.ask("GET far\n"), ":GOT far:2\n");
-    assert_eq!(world.ask("SET own:1\n"), ":SAT own:1\n");
+    assert_eq!(world.call("GET far\n"), ":GOT far:2\n");
+    assert_eq!(world.call("SET own:1\n"), ":SAT own:1\n");
     // One does not answer; then its link is gone.
     world.begin("DEL lost\n");
     delete(&mut world, &mut at_a);
@@ -408,12 +408,12 @@ fn del_reaches_all_that_may_hold_the_key_and_names_those_that_it_did_not() {
     );
     world.driver.lose(at_a.conn);
     let client = world.driver.client();
-    let error = world.driver.ask(client, &resp("DEL own lost"));
+    let error = world.driver.call(client, &resp("DEL own lost"));
     assert!(
         error.starts_with("-UNREACHABLE for 1 of 2 keys, the first: 'lost' is deleted on all other"),
         "{error}"
     );
-    assert_eq!(world.ask("SET own:1\n"), ":SAT own:1\n");
+    assert_eq!(world.call("SET own:1\n"), ":SAT own:1\n");
 }
 
 #[test]
@@ -483,11 +483,11 @@ fn flush_of_the_mesh_is_answered_when_all_linked_nodes_have_dropped_their_keys()
     let error = world.replies();
     assert!(error.starts_with(":ERR 127.0.0.1:6001 has not answered yet"), "{error}");
     // That of a peer empties this node; one that was linked later is sent the floor, and keeps what is newer.
-    world.ask("SET own:1,old:2\n");
+    world.call("SET own:1,old:2\n");
     world.send(&link, &[(3, Body::Floor(version + (1 << 20)))]);
     assert!(world.frames(&mut link).contains(&Received::Floored { request: 3 }));
-    assert_eq!(world.ask("COUNT\n"), ":COUNT 0\n");
-    world.ask("SET own:1\n");
+    assert_eq!(world.call("COUNT\n"), ":COUNT 0\n");
+    world.call("SET own:1\n");
     let mut other = world.dial(&Face::new(2));
     let first = world.frames(&mut other);
     assert!(first.iter().any(|frame| matches!(frame, Received::Floor { request: 0, .. })), "{first:?}");
@@ -501,7 +501,7 @@ fn transaction_is_carried_out_where_its_keys_are_and_the_rest_of_it_here_in_orde
     let (_, mut link) = claiming(&mut world, 1, &["far"]);
     let client = world.driver.client();
     for request in ["MULTI", "SET own 1", "INCR far", "GET own", "GET far", "SET far 9", "GET far"] {
-        world.driver.ask(client, &resp(request));
+        world.driver.call(client, &resp(request));
     }
     world.driver.send(client, resp("EXEC") + &resp("GET own"));
     let (number, words) = command(&mut world, &mut link);

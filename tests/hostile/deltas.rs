@@ -239,7 +239,7 @@ fn blocks_during_a_snapshot_are_dropped() {
 fn with_keys(world: &mut World) {
     for at in 0..100 {
         let keys: Vec<String> = (0..500).map(|key| format!("{at}-{key}:1")).collect();
-        assert!(world.ask(&format!("SET {}\n", keys.join(","))).starts_with(":SAT"));
+        assert!(world.call(&format!("SET {}\n", keys.join(","))).starts_with(":SAT"));
     }
 }
 

@@ -227,7 +227,7 @@ fn handshake_after_other_requests_is_refused() {
     let (mut world, face) = World::with_secret();
     for before in ["PING\n", "GET own\n", "nonsense\n"] {
         let conn = world.driver.client();
-        world.driver.ask(conn, before);
+        world.driver.call(conn, before);
         let sentence = refused(&mut world, conn, &face.offer_line());
         assert_eq!(sentence, "a handshake is the first request on its connection; open another");
     }
@@ -412,7 +412,7 @@ fn version_beyond_the_bound_ends_the_link_before_it_is_used() {
 #[test]
 fn node_whose_clock_was_set_back_links_again_when_it_has_caught_up() {
     let mut world = World::new(secretive());
-    world.ask("SET k:v\n");
+    world.call("SET k:v\n");
     world.driver.now.wall_nanos -= 5_000_000_000;
     let face = Face { wall_ms: 0, ..Face::elsewhere(1) };
     let sentence = refused_offer(&mut world, &face);

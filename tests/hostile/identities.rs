@@ -356,7 +356,7 @@ fn replaced_unread_links_count_against_the_clients_limit() {
     let mut most = 0;
     for _ in 0..100 {
         let Ok(conn) = world.driver.connect(&face.seen) else { continue };
-        let offer = world.driver.ask(conn, std::str::from_utf8(&face.offer_line()).unwrap());
+        let offer = world.driver.call(conn, std::str::from_utf8(&face.offer_line()).unwrap());
         let answer = olivia::wire::handshake::read_answer(offer.trim_end().as_bytes());
         let Ok(olivia::wire::handshake::Answer::Offer(theirs, _)) = answer else { panic!("{offer}") };
         let node = Face::of(&theirs);
@@ -396,7 +396,7 @@ fn handshakes_beyond_the_clients_limit_are_bounded_and_proven_ones_succeed() {
     // Former links that take nothing more are bounded alike.
     world.driver.pass(ms(5_000));
     assert_eq!((world.stat("peers_linked"), world.driver.node.conns()), (0, 3 + 8));
-    clients.into_iter().for_each(|client| assert_eq!(world.driver.ask(client, "PING\n"), "0:PONG 1\n"));
+    clients.into_iter().for_each(|client| assert_eq!(world.driver.call(client, "PING\n"), "0:PONG 1\n"));
 }
 
 #[test]

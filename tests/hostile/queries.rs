@@ -47,7 +47,7 @@ fn answers_to_a_peer_that_does_not_read_are_dropped_above_the_limit() {
 #[test]
 fn long_keys_that_wait_for_their_answers_are_bounded_by_their_bytes() {
     let mut world = World::new(Config::default());
-    world.ask(&format!("SET big:{}\n", "x".repeat(60_000)));
+    world.call(&format!("SET big:{}\n", "x".repeat(60_000)));
     let mut link = world.linked(&Face::new(1));
     world.driver.reads(link.conn, false);
     let filling: Vec<_> = (0..6).map(|n| get(n, b"big")).collect();
@@ -71,7 +71,7 @@ fn long_keys_that_wait_for_their_answers_are_bounded_by_their_bytes() {
 #[test]
 fn large_values_are_sent_one_by_one_as_they_are_read() {
     let mut world = World::new(Config::default());
-    world.ask(&format!("SET big:{}\n", "x".repeat(65_000)));
+    world.call(&format!("SET big:{}\n", "x".repeat(65_000)));
     let mut link = world.linked(&Face::new(1));
     world.driver.reads(link.conn, false);
     let storm: Vec<_> = (0..500).map(|n| get(n, b"big")).collect();
@@ -96,7 +96,7 @@ fn large_values_are_sent_one_by_one_as_they_are_read() {
 #[test]
 fn abandoned_query_does_not_delay_later_ones() {
     let mut world = World::new(Config::default());
-    world.ask(&format!("SET big:{}\n", "x".repeat(65_000)));
+    world.call(&format!("SET big:{}\n", "x".repeat(65_000)));
     let mut link = world.linked(&Face::new(1));
     world.driver.reads(link.conn, false);
     // More than this link takes: two answers each 100 ms, the time that a lookup has.
@@ -123,11 +123,11 @@ fn abandoned_query_does_not_delay_later_ones() {
 fn query_flood_does_not_starve_the_snapshot() {
     for big in [100, 65_000] {
         let mut world = World::new(Config::default());
-        world.ask(&format!("SET big:{}\n", "x".repeat(big)));
+        world.call(&format!("SET big:{}\n", "x".repeat(big)));
         // A filter of several pieces.
         let keys: Vec<String> = (0..900).map(|n| format!("n{n}:1")).collect();
         for round in 0..50 {
-            world.ask(&format!("SET {}\n", keys.join(",").replace('n', &format!("n{round}."))));
+            world.call(&format!("SET {}\n", keys.join(",").replace('n', &format!("n{round}."))));
         }
         let mut link = world.linked(&Face::new(1));
         world.driver.reads(link.conn, false);
@@ -231,7 +231,7 @@ fn query_for_a_key_over_the_limit_is_answered_as_a_miss() {
 fn ttl_sent_to_a_peer_never_exceeds_the_expiry() {
     let (mut world, _, link) = linked();
     world.driver.pass(Duration::from_nanos(900_000));
-    assert_eq!(world.ask("SETEX brief:v:1\n"), ":SATEX brief:v:1\n");
+    assert_eq!(world.call("SETEX brief:v:1\n"), ":SATEX brief:v:1\n");
     // Deadlines are whole milliseconds of the clock.
     let deadline = world.driver.now.mono.millis() + 1_000;
     for nanos in [0, 1, 99_999, 1, 500_000, 900_000_000, 97_500_000, 900_000, 99_998] {
@@ -265,12 +265,12 @@ fn answer_does_not_arrive_before_the_addition_of_its_key_however_full_the_link_i
     let (mut world, _, mut link) = linked();
     world.send(&link, &[(0, Body::Resync(None))]);
     assert_eq!(world.frames(&mut link).last(), Some(&Received::Changelog));
-    world.ask(&format!("SET big:{}\n", "x".repeat(100_000)));
+    world.call(&format!("SET big:{}\n", "x".repeat(100_000)));
     world.frames(&mut link);
     // More waits than the outbound buffer of a link takes of changes, and less than keeps back an answer.
     world.driver.reads(link.conn, false);
     world.send(&link, &[get(1, b"big")]);
-    world.ask("SET new:1\n");
+    world.call("SET new:1\n");
     world.send(&link, &[get(2, b"new")]);
     world.driver.reads(link.conn, true);
     let received = world.frames(&mut link);

@@ -24,7 +24,7 @@ fn end() -> Vec<u8> {
 }
 
 /// The peer is queried for a key, since its filter is unknown, and answers NONE.
-fn is_asked(world: &mut World, link: &mut Link) {
+fn is_queried(world: &mut World, link: &mut Link) {
     world.begin("GET nowhere\n");
     let queried = world.queries(link);
     assert_eq!(queried.len(), 1, "it is not queried");
@@ -43,7 +43,7 @@ fn filter_of_all_ones_is_refused_and_its_peer_queried_as_unknown() {
     assert_eq!(refusals(&world), 1);
     assert_eq!(world.filter(&face), FilterState::Unknown);
     assert_eq!(world.stat("peer_filters_bytes"), 0);
-    is_asked(&mut world, &mut link);
+    is_queried(&mut world, &mut link);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn filter_that_fills_up_by_deltas_is_refused_when_it_claims_nearly_all() {
         assert!(seq < 1_000, "it is never full");
     }
     assert_eq!((refusals(&world), world.filter(&face)), (1, FilterState::Unknown));
-    is_asked(&mut world, &mut link);
+    is_queried(&mut world, &mut link);
     // What follows is dropped, and a RESYNC is sent later.
     let dropped = world.driver.node.stats().digest_messages_dropped;
     world.driver.send(link.conn, deltas(seq, &[1]));
@@ -136,7 +136,7 @@ fn filters_beyond_the_largest_size_are_refused_before_a_byte_is_allocated() {
     assert_eq!(world.frames(&mut link), [Received::Resync(Some(head(2, 0)))]);
     world.driver.send(link.conn, piece(0, &[u64::MAX; 2_048]));
     assert_eq!(world.driver.node.stats().digest_messages_dropped, 1);
-    is_asked(&mut world, &mut link);
+    is_queried(&mut world, &mut link);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn filter_that_does_not_fit_beside_the_others_leaves_its_own_peer_unknown() {
     assert_eq!(world.filter(&faces[1]), FilterState::Unknown);
     assert_eq!(world.stat("peer_filters_bytes"), 1 << 19);
     assert_eq!(refusals(&world), 1);
-    is_asked(&mut world, &mut second);
+    is_queried(&mut world, &mut second);
     assert_eq!(world.queries(&mut first), [0; 0]);
     // As soon as there is room its filter is requested and known, whether it changes or not.
     world.driver.lose(first.conn);
@@ -215,7 +215,7 @@ fn endless_snapshot_leaves_its_peer_unknown_and_is_freed_with_it() {
     assert_eq!(world.stat("peer_filters_bytes"), 64 << 10);
     resyncs_within(&mut world, &mut link, 30);
     assert_eq!(world.filter(&face), FilterState::Unknown);
-    is_asked(&mut world, &mut link);
+    is_queried(&mut world, &mut link);
     world.driver.lose(link.conn);
     world.driver.pass(ms(31_000));
     assert_eq!(world.stat("peer_filters_bytes"), 0);

@@ -304,7 +304,7 @@ impl Storm {
         assert_eq!((self.world.stat("peers_linked"), self.world.stat("peer_filters_bytes")), (0, 0));
         for client in self.clients.clone() {
             self.world.driver.take_bytes(client);
-            assert_eq!(self.world.driver.ask(client, "PING\n"), "0:PONG 1\n");
+            assert_eq!(self.world.driver.call(client, "PING\n"), "0:PONG 1\n");
         }
     }
 }

@@ -56,7 +56,7 @@ fn write_is_reported_to_claimants_behind_its_addition_and_to_nobody_else() {
     let mut link = reading(&mut world, &Face::new(1));
     let mut other = world.known(&Face::new(2));
     world.frames(&mut other);
-    world.ask("SET near:1,far:2\n");
+    world.call("SET near:1,far:2\n");
     let found = notices(&mut world, &mut link);
     assert_eq!(found.len(), 1, "{found:?}");
     let (is_behind, key, _, state, is_answer) = &found[0];
@@ -64,12 +64,12 @@ fn write_is_reported_to_claimants_behind_its_addition_and_to_nobody_else() {
     assert_eq!(notices(&mut world, &mut other), []);
     // Written again it is no addition, and reported again with a higher version.
     let before = found[0].2;
-    world.ask("SET far:3\n");
+    world.call("SET far:3\n");
     let found = notices(&mut world, &mut link);
     assert!(found.len() == 1 && found[0].2 > before, "{found:?}");
     // A peer whose filter is unknown may hold any key.
     let mut unknown = world.linked(&Face::new(3));
-    world.ask("SET near:4\n");
+    world.call("SET near:4\n");
     assert_eq!(notices(&mut world, &mut unknown).len(), 1);
     assert_eq!(world.stat("invalidations_sent"), 3);
 }
@@ -109,7 +109,7 @@ fn addition_whose_notice_has_arrived_with_it_is_not_answered() {
     ] {
         let (mut world, _, mut link) = known();
         if is_deleted {
-            assert_eq!(world.ask("DEL own\n"), ":DELETED own\n");
+            assert_eq!(world.call("DEL own\n"), ":DELETED own\n");
         }
         let mut bytes = deltas(0, &[world.hash("own")]);
         bytes.extend(bytes_of(&[invalidate(b"own", theirs, KeyState::Held)]));
@@ -151,7 +151,7 @@ fn later_version_stays_and_an_equal_one_goes_by_the_node_id() {
         let face = Face { node, ..Face::new(1) };
         let mut link = world.linked(&face);
         // Its filter is unknown, so the write is reported.
-        world.ask("SET own:2\n");
+        world.call("SET own:2\n");
         let ours = notices(&mut world, &mut link)[0].2;
         world.send(&link, &[invalidate(b"own", ours, KeyState::Held)]);
         assert_eq!(notices(&mut world, &mut link).len(), usize::from(stays));
@@ -181,7 +181,7 @@ fn version_beyond_the_bound_closes_the_link_and_is_not_obeyed() {
         world.send(&link, &[(0, body)]);
         assert!(world.bye_reason(&mut link).starts_with("a version more than a second ahead"), "{number}");
         world.check();
-        assert_eq!(world.ask("SET own:1\n"), ":SAT own:1\n");
+        assert_eq!(world.call("SET own:1\n"), ":SAT own:1\n");
     }
 }
 
@@ -288,7 +288,7 @@ fn lookup_ends_when_its_key_is_written_here() {
     world.begin("GET far\n");
     let query = world.queries(&mut link)[0];
     let client = world.driver.client();
-    assert_eq!(world.driver.ask(client, "SET far:mine\n"), ":SAT far:mine\n");
+    assert_eq!(world.driver.call(client, "SET far:mine\n"), ":SAT far:mine\n");
     assert_eq!(world.replies(), ":GOT far:mine\n");
     let answer = value(&world, "far", version(1));
     world.send(&link, &[(query, answer)]);
@@ -350,7 +350,7 @@ fn tombstone_stays_until_everything_before_it_was_acknowledged_and_applied() {
     let (mut world, face, link) = known();
     world.last = WITHOUT_OWN;
     world.driver.pass(ms(5));
-    assert_eq!(world.ask("DEL own\n"), ":DELETED own\n");
+    assert_eq!(world.call("DEL own\n"), ":DELETED own\n");
     assert_eq!(world.stat("tombstones"), 1);
     let beat = |seq, ack| {
         (1, Body::Heartbeat { head: head(1, seq), wall_ms: 1_700_000_000_000, ack, is_answer: true })
@@ -371,8 +371,8 @@ fn tombstone_stays_until_everything_before_it_was_acknowledged_and_applied() {
     assert_eq!(world.stat("tombstones"), 0);
     // A peer that is gone without a word may come back.
     world.driver.lose(link.conn);
-    world.ask("SET a:1\n");
-    assert_eq!(world.ask("DEL a\n"), ":DELETED a\n");
+    world.call("SET a:1\n");
+    assert_eq!(world.call("DEL a\n"), ":DELETED a\n");
     world.driver.pass(ms(60_000));
     assert_eq!(world.stat("tombstones"), 1);
     // One that has ended does not.
@@ -392,7 +392,7 @@ fn expired_key_leaves_a_tombstone_unless_two_heartbeats_acknowledged_it() {
     for (acks, tombstones) in cases {
         let (mut world, _, link) = known();
         world.driver.pass(ms(1));
-        assert_eq!(world.ask("SETEX k:v:1\n"), ":SATEX k:v:1\n");
+        assert_eq!(world.call("SETEX k:v:1\n"), ":SATEX k:v:1\n");
         for ack in acks {
             world.driver.pass(ms(10));
             let beat =
@@ -411,8 +411,8 @@ fn deletions_that_are_too_many_are_sent_to_a_peer_that_comes_back() {
     let face = Face::new(1);
     let link = world.known(&face);
     world.driver.lose(link.conn);
-    world.ask("SET a:1,b:1,c:1\n");
-    world.ask("DEL own,a,b,c\n");
+    world.call("SET a:1,b:1,c:1\n");
+    world.call("DEL own,a,b,c\n");
     world.last = WITHOUT_OWN;
     assert_eq!((world.stat("tombstones"), world.stat("tombstones_lost")), (2, 0));
     let mut link = world.dial(&face);
@@ -426,7 +426,7 @@ fn deletions_that_are_too_many_are_sent_to_a_peer_that_comes_back() {
 fn key_that_matches_discarded_deletions_is_dropped_unless_it_is_newer() {
     for (version, keys) in [(version(100), 1), (version(0) - 1, 2)] {
         let (mut world, _, link) = known();
-        world.ask("SET other:1\n");
+        world.call("SET other:1\n");
         let mut filter = Bloom::new(Size::from_log2(12).unwrap());
         filter.insert(world.hash("own"));
         let mut bytes = Vec::new();
@@ -490,7 +490,7 @@ fn link_of_a_peer_that_does_not_read_is_closed_before_a_notice_is_dropped() {
     while world.is_linked(&face) {
         sets += 1;
         let key = format!("{sets:060000}");
-        assert!(world.ask(&format!("SET {key}:v\n")).starts_with(":SAT "));
+        assert!(world.call(&format!("SET {key}:v\n")).starts_with(":SAT "));
         assert!(sets <= 400 && world.stat("buffers_bytes") < 20 << 20, "{sets} notices wait");
     }
     assert!(sets > 200, "closed after {sets}");

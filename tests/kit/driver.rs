@@ -167,8 +167,8 @@ impl Driver {
         self.act();
     }
 
-    /// Sends a text and returns all bytes that have arrived then.
-    pub fn ask(&mut self, id: ClientId, text: &str) -> String {
+    /// Sends requests and returns all replies that have arrived then.
+    pub fn call(&mut self, id: ClientId, text: &str) -> String {
         self.send(id, text);
         self.take(id)
     }

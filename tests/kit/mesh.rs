@@ -128,7 +128,7 @@ impl Mesh {
     }
 
     /// Runs these nodes and delivers all bytes, until no node is busy.
-    pub fn settle(&mut self, busy: impl IntoIterator<Item = usize>) {
+    pub fn run(&mut self, busy: impl IntoIterator<Item = usize>) {
         let mut busy: VecDeque<usize> = busy.into_iter().collect();
         while let Some(at) = busy.pop_front() {
             self.act(at);
@@ -146,17 +146,17 @@ impl Mesh {
     /// Advances time by `span`, with ticks at each node's deadlines.
     pub fn pass(&mut self, span: Duration) {
         let end = self.now.mono.after(span);
-        self.settle(0..self.nodes.len());
+        self.run(0..self.nodes.len());
         loop {
             let next = self.nodes.iter().filter_map(|driver| driver.node.next_deadline()).min();
             let Some(next) = next.filter(|next| *next <= end) else { break };
             self.set_time(next.max(self.now.mono));
             let due = |at: &usize| self.nodes[*at].node.has_work(self.now);
             let due: Vec<usize> = (0..self.nodes.len()).filter(due).collect();
-            self.settle(due);
+            self.run(due);
         }
         self.set_time(end);
-        self.settle(0..self.nodes.len());
+        self.run(0..self.nodes.len());
     }
 
     fn set_time(&mut self, mono: Instant) {

@@ -288,7 +288,7 @@ impl World {
         let mut driver = Driver::new(Config { password: None, ..config.clone() });
         driver.watch = Some(Node::audit);
         let bystander = driver.client();
-        assert_eq!(driver.ask(bystander, "SET own:1\n"), ":SAT own:1\n");
+        assert_eq!(driver.call(bystander, "SET own:1\n"), ":SAT own:1\n");
         driver.node.reconfigure(driver.now, config);
         Self { driver, bystander, last: ":GOT own:1\n0:PONG 1\n", hash_secret: HashSecret::from_bytes(bytes) }
     }
@@ -321,7 +321,7 @@ impl World {
     /// Checks that the bystander is answered correctly.
     pub fn check(&mut self) {
         let bystander = self.bystander;
-        assert_eq!(self.driver.ask(bystander, "GET own\nPING\n"), ":GOT own:1\n0:PONG 1\n");
+        assert_eq!(self.driver.call(bystander, "GET own\nPING\n"), ":GOT own:1\n0:PONG 1\n");
     }
 
     /// Takes the driver out; the bystander is not checked.
@@ -339,9 +339,9 @@ impl World {
         assert_eq!(self.driver.take(bystander), "0:PONG 1\n");
     }
 
-    pub fn ask(&mut self, text: &str) -> String {
+    pub fn call(&mut self, text: &str) -> String {
         let bystander = self.bystander;
-        self.driver.ask(bystander, text)
+        self.driver.call(bystander, text)
     }
 
     /// Sends a request of the bystander, without reading the reply.
@@ -358,7 +358,7 @@ impl World {
 
     /// Returns a number of STATS.
     pub fn stat(&mut self, name: &str) -> u64 {
-        let stats = self.ask("STATS\n");
+        let stats = self.call("STATS\n");
         let field = stats.split([' ', ',']).find_map(|field| field.strip_prefix(&format!("{name}:")));
         field.unwrap_or_else(|| panic!("no {name} in {stats}")).trim().parse().unwrap()
     }
@@ -385,7 +385,7 @@ impl World {
     pub fn offer(&mut self, face: &Face) -> (ClientId, String) {
         let accepted = self.driver.connect(&face.seen);
         let conn = accepted.unwrap_or_else(|_| self.driver.connect_node(&face.seen));
-        let reply = self.driver.ask(conn, String::from_utf8(face.offer_line()).unwrap().as_str());
+        let reply = self.driver.call(conn, String::from_utf8(face.offer_line()).unwrap().as_str());
         (conn, reply)
     }
 
@@ -532,7 +532,7 @@ impl Drop for World {
         if std::thread::panicking() || self.last.is_empty() {
             return;
         }
-        let mut replies = self.ask("GET own\nPING\n");
+        let mut replies = self.call("GET own\nPING\n");
         if !replies.ends_with(self.last) {
             self.driver.pass(ms(100));
             replies += &self.replies();

@@ -68,7 +68,7 @@ fn costs() {
         }));
     }
     let value = "x".repeat(60_000);
-    world.ask(&format!("SET large:{value}\n"));
+    world.call(&format!("SET large:{value}\n"));
     all.push(measure("a GET of 60 KB", &mut world, |world, _| {
         serve(world, client, b"GET large\n");
         world.driver.read_now(client);

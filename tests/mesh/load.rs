@@ -404,7 +404,7 @@ impl World {
         })
     }
 
-    /// Sets the keys that crowds ask for.
+    /// Sets the keys that crowds request.
     fn prepare(&mut self) {
         let large = "x".repeat(LARGE_BYTES);
         let wants_large = self.load().scenario.crowds.iter().any(|crowd| crowd.habit == Habit::GetLarge);
@@ -413,13 +413,13 @@ impl World {
         let shared = wants_shared.then(|| (1, format!("SET shared:{}\n", "x".repeat(SHARED_BYTES))));
         let hot = [(0, "SET hot0:value\n".to_owned()), (1, "SET hot1:value\n".to_owned())];
         hot.into_iter().chain(larges).chain(shared).for_each(|(host, request)| {
-            assert!(self.ask_host(host, &request).starts_with(":SAT "));
+            assert!(self.call_host(host, &request).starts_with(":SAT "));
         });
         self.run_until(self.net.now + 100 * MS);
     }
 
     /// The reply to a request that takes no time, of a client that has no place in the network.
-    fn ask_host(&mut self, host: usize, request: &str) -> String {
+    fn call_host(&mut self, host: usize, request: &str) -> String {
         let now = self.hosts[host].now(self.net.now);
         let node = self.hosts[host].node.as_mut().unwrap();
         let key = node.accept(now, "127.0.0.1:9".parse().unwrap()).unwrap();
@@ -574,7 +574,7 @@ impl World {
             assert!(silent.is_empty(), "host {at} does not query {silent:?}");
             assert_eq!(node.stats().circuits_opened, 0, "host {at}");
         }
-        let stats = self.ask_host(0, "STATS\n");
+        let stats = self.call_host(0, "STATS\n");
         let stat = |name: &str| {
             let field = stats.split(',').find_map(|field| field.strip_prefix(name)?.strip_prefix(':'));
             field.unwrap().parse::<u64>().unwrap()

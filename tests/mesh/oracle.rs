@@ -345,7 +345,7 @@ impl Oracle {
     }
 
     /// A node was given a change that it may not have carried out yet.
-    pub fn unsettle(&mut self, host: usize, verb: Verb, item: &Item, given: Stamp, deadline: u64) {
+    pub fn make_uncertain(&mut self, host: usize, verb: Verb, item: &Item, given: Stamp, deadline: u64) {
         self.contend(host, item.key, None);
         self.begin_command(host, verb, item.key, deadline, (given.nanos, u64::MAX));
         let slot = self.chunked_vec[host].entry(item.key).or_default();

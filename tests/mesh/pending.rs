@@ -41,7 +41,7 @@ pub struct PendingRequest {
     /// It waited for no earlier reply: it was written at the moment at which it appeared.
     pub is_fresh: bool,
     /// The oracle lists it as a change that may have been carried out.
-    pub is_unsettled: bool,
+    pub is_uncertain: bool,
     pub expected: Vec<Expected>,
     /// Hosts that were linked to the node then, if that was looked at.
     pub linked: Vec<usize>,
@@ -57,7 +57,7 @@ impl PendingRequest {
             is_done: false,
             is_prompt: false,
             is_fresh: false,
-            is_unsettled: false,
+            is_uncertain: false,
             expected: Vec::new(),
             linked: Vec::new(),
         }

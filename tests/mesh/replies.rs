@@ -28,7 +28,7 @@ impl World {
 
     /// Carries out here what a node has certainly carried out: all that it was given on connections that it
     /// reads on.
-    pub fn settle_asks(&mut self, host: usize) {
+    pub fn carry_out_given(&mut self, host: usize) {
         if let Some(node) = &self.hosts[host].node {
             self.oracle.heads[host] = node.own_position().seq;
         }
@@ -44,7 +44,7 @@ impl World {
                 let request = &self.clients[client].pending[at];
                 let is_new = request.given == Some(now);
                 if is_stopped && is_new {
-                    self.unsettle(host, client, at);
+                    self.make_uncertain(host, client, at);
                 } else if !is_stopped {
                     self.done(host, client, at);
                 }
@@ -53,21 +53,21 @@ impl World {
         self.reconciled = all;
     }
 
-    fn unsettle(&mut self, host: usize, client: usize, at: usize) {
+    fn make_uncertain(&mut self, host: usize, client: usize, at: usize) {
         let now = self.stamp();
         if let What::Keys(verb @ (Verb::Set | Verb::SetEx | Verb::Del | Verb::Expire), items) =
             &self.clients[client].pending[at].what
         {
             for item in items {
                 let deadline = self.deadline(host, *verb, item);
-                self.oracle.unsettle(host, *verb, item, now, deadline);
+                self.oracle.make_uncertain(host, *verb, item, now, deadline);
                 self.newest.note_command(item.key, now.nanos);
                 if *verb == Verb::Expire {
                     // For one of several keys it is carried out at once, though the reply waits for others.
                     self.oracle.perhaps_elsewhere(item.key, deadline);
                 }
             }
-            self.clients[client].pending[at].is_unsettled = true;
+            self.clients[client].pending[at].is_uncertain = true;
         }
         if let What::Keys(Verb::Get | Verb::Ttl, items) = &self.clients[client].pending[at].what {
             // When it is carried out, lookups that it joins may have ended already.
@@ -105,10 +105,10 @@ impl World {
                             value.version = version;
                         }
                         let may_be_refused = self.plan.is_tight && matches!(verb, Verb::Del | Verb::Expire);
-                        if may_be_refused && !request.is_unsettled {
-                            self.oracle.unsettle(host, *verb, item, now, deadline);
+                        if may_be_refused && !request.is_uncertain {
+                            self.oracle.make_uncertain(host, *verb, item, now, deadline);
                             self.oracle.reconcile(host, *verb, item, (given, now), deadline);
-                        } else if !request.is_unsettled {
+                        } else if !request.is_uncertain {
                             self.oracle.apply(host, *verb, item, now, deadline);
                         } else {
                             self.oracle.reconcile(host, *verb, item, (given, now), deadline);

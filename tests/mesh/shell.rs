@@ -333,7 +333,7 @@ impl World {
         }
         // A world under load has other checks, which cost less per call.
         if self.load.is_none() {
-            self.settle_asks(at);
+            self.carry_out_given(at);
             self.check_outbound(at);
             self.check_call();
         }
@@ -381,8 +381,8 @@ impl World {
             }
             Action::ShutdownWrite(_) => {
                 let port = socket.port;
-                let is_asked = socket.talk.as_ref().is_none_or(|talk| talk.end.is_some());
-                assert!(is_asked, "ended {key:?}, without a request of the node");
+                let is_expected = socket.talk.as_ref().is_none_or(|talk| talk.end.is_some());
+                assert!(is_expected, "ended {key:?}, without a request of the node");
                 self.net.shut(&mut self.agenda, port);
             }
             Action::StopReading(_) => self.seen.add("pauses", 1),

@@ -75,7 +75,7 @@ impl Action {
             Self::Resync(node, peer) => step.resync(node, peer),
             Self::Collect(node) => step.member(node).tombstone = None,
         }
-        step.settle();
+        step.run();
         step
     }
 

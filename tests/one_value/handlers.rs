@@ -427,7 +427,7 @@ impl Pair {
         if let (Some((model, _)), Some((node, _))) = (model, node) {
             self.pair(model, node);
         }
-        let mut asks = None;
+        let mut query = None;
         let mut sent = Vec::new();
         for received in self.world.frames(&mut self.link) {
             if let Received::Delete { request, .. }
@@ -435,7 +435,7 @@ impl Pair {
             | Received::Get { request, .. }
             | Received::Execute { request, .. } = received
             {
-                asks = Some(request);
+                query = Some(request);
             }
             sent.extend(frame_of_node(&received));
         }
@@ -456,7 +456,7 @@ impl Pair {
                 self.pair(model, node);
             }
         }
-        asks
+        query
     }
 }
 

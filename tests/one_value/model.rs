@@ -178,7 +178,7 @@ impl Step {
     }
 
     /// Completes an action: ghosts, and the checks of a quiet state.
-    pub fn settle(&mut self) {
+    pub fn run(&mut self) {
         let mut known = PerNode::default();
         let gone = self.state.gone;
         let lives = |node: Node| self.state.members[node].value.is_some_and(|value| value.version > gone);
@@ -559,12 +559,12 @@ impl Step {
 
     /// A peer holds the key at a version, or a tombstone of it: INVALIDATE, or NEWER in answer to one.
     pub fn invalidated(&mut self, node: Node, peer: Node, version: Version, is_held: bool, answers: bool) {
-        let asks_again = self.obeys(Rule::InvalidateAsksAgain);
+        let repeats_query = self.obeys(Rule::InvalidateRepeatsQuery);
         let member = self.member(node);
         member.seen = member.seen.max(version);
         if let Some(request) = &mut member.request {
             request.floor = request.floor.max(version);
-            if asks_again {
+            if repeats_query {
                 request.queried &= !bit(peer);
             }
         }

@@ -112,7 +112,7 @@ impl Step {
             Verb::Get => match self.next_peer(node, request) {
                 Some(peer) => {
                     let serial = self.state.members[node].serial;
-                    self.ask(node, peer, Body::Lookup { serial });
+                    self.call(node, peer, Body::Lookup { serial });
                 }
                 None => self.finish(node, End::Found(None)),
             },
@@ -127,7 +127,7 @@ impl Step {
         }
     }
 
-    /// The peer to ask next: those that claim the key, then those that hints name, then unknown ones.
+    /// The peer to query next: those that claim the key, then those that hints name, then unknown ones.
     fn next_peer(&self, node: Node, request: Request) -> Option<Node> {
         let holder_known = self.state.members[node].moved.and_then(|moved| moved.holder).map_or(0, bit);
         let hinted = request.hinted | holder_known;
@@ -136,7 +136,7 @@ impl Step {
         tiers.into_iter().find_map(|tier| self.linked(node).filter(is_free).find(|peer| has(tier, *peer)))
     }
 
-    fn ask(&mut self, node: Node, peer: Node, body: Body) {
+    fn call(&mut self, node: Node, peer: Node, body: Body) {
         if let Some(request) = &mut self.member(node).request {
             request.queried |= bit(peer);
             request.waiting |= bit(peer);
@@ -154,7 +154,7 @@ impl Step {
         let serial = self.state.members[node].serial;
         let execute = |create| Body::Execute { serial, verb, increment, create, tried: request.tried };
         if let Some(peer) = self.next_peer(node, request) {
-            return self.ask(node, peer, execute(false));
+            return self.call(node, peer, execute(false));
         }
         let holder_known = self.state.members[node].moved.and_then(|moved| moved.holder).map_or(0, bit);
         let is_up = self.state.is_up[node];
@@ -176,7 +176,7 @@ impl Step {
             if let Some(request) = &mut self.member(node).request {
                 request.creations += 1;
             }
-            self.ask(node, home_node, execute(true));
+            self.call(node, home_node, execute(true));
         }
     }
 
@@ -216,7 +216,7 @@ impl Step {
         let mut is_waiting = false;
         for peer in self.others(node).filter(|peer| has(wanted, *peer)) {
             if self.state.is_up[node][peer] {
-                self.ask(node, peer, Body::Delete { serial, version });
+                self.call(node, peer, Body::Delete { serial, version });
                 is_waiting = true;
             } else if let Some(request) = &mut self.member(node).request {
                 request.is_partial = true;

@@ -63,16 +63,16 @@ pub enum Rule {
     RebuildWaits,
     /// Additions and block images share one queue; an image shows the filter at the moment it is put there.
     OneQueue,
-    /// VALUE sets `moved` at the asking node, so that its next read does not return less.
+    /// VALUE sets `moved` at the querying node, so that its next read does not return less.
     ValueSetsMoved,
-    /// EXECUTED sets `moved` at the asking node.
+    /// EXECUTED sets `moved` at the querying node.
     ExecutedSetsMoved,
-    /// EXECUTED acts at the asking node as an INVALIDATE of the holder.
+    /// EXECUTED acts at the querying node as an INVALIDATE of the holder.
     ExecutedInvalidates,
     /// Own tombstones are a floor for lookups.
     TombstoneIsFloor,
     /// INVALIDATE from a peer makes it eligible again for an open lookup.
-    InvalidateAsksAgain,
+    InvalidateRepeatsQuery,
 }
 
 impl Rule {
@@ -119,6 +119,6 @@ impl Rule {
         Self::ExecutedSetsMoved,
         Self::ExecutedInvalidates,
         Self::TombstoneIsFloor,
-        Self::InvalidateAsksAgain,
+        Self::InvalidateRepeatsQuery,
     ];
 }

@@ -329,5 +329,5 @@ pub const NEEDS: &[Need] = &[
     need(Rule::ExecutedSetsMoved, Fault::NotFound, two(&[(Set, 1), (Incr, 1), (Get, 1)])),
     need(Rule::ExecutedInvalidates, Fault::Older, two(&[(Set, 1), (Del, 1), (Incr, 1), (Get, 1)])),
     need(Rule::TombstoneIsFloor, Fault::Older, three(&[(Set, 1), (Del, 1), (Get, 1)]).held()),
-    need(Rule::InvalidateAsksAgain, Fault::NotFound, two(&[(Set, 2), (Get, 1)]).held().overtaking()),
+    need(Rule::InvalidateRepeatsQuery, Fault::NotFound, two(&[(Set, 2), (Get, 1)]).held().overtaking()),
 ];

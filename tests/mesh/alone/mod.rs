@@ -465,7 +465,7 @@ impl World {
                 // The requests come before the node had time to free anything.
                 let Some(watch) = self.watch() else { return };
                 self.set_clock(moment * MS);
-                self.ask_all(watch);
+                self.call_all(watch);
             }
         }
         let now_ms = self.hosts[HOST].now(self.net.now).mono.millis();
@@ -475,7 +475,7 @@ impl World {
         // Time to free them, also on a node that takes long to wake up.
         self.run_until(self.net.now + 100 * MS);
         let Some(watch) = self.watch() else { return };
-        self.ask_all(watch);
+        self.call_all(watch);
         let now_ms = self.hosts[HOST].now(self.net.now).mono.millis();
         let alone = self.alone();
         if let Some(keys) = alone.keys_told {
@@ -502,7 +502,7 @@ impl World {
     }
 
     /// Requests every key at this very moment.
-    fn ask_all(&mut self, watch: ConnKey) {
+    fn call_all(&mut self, watch: ConnKey) {
         let keys: Vec<Vec<u8>> = self.alone().model.keys().cloned().collect();
         self.alone.as_mut().unwrap().keys_told = None;
         let begin = self.net.now.max(self.hosts[HOST].busy_until);

@@ -2,7 +2,7 @@
 //!
 //! Nothing here expires: reading at a moment decides. A key has several possible states only after the
 //! node closed a connection in the same call in which it may have carried out requests of it, so that
-//! no reply shows which; the next reply about the key must agree with one of them, and settles it.
+//! no reply shows which; the next reply about the key must agree with one of them, and decides.
 
 use super::super::protocol::{Arg, Verb, show};
 use olivia::base::wheel::HORIZON;
