@@ -33,10 +33,10 @@
 //! state     all that a node has
 //!           state
 //! records   the tables of a node, and its one write path
-//!           alarm  command/dump  command/key_scan  conn/buffered  conn/connection  conn/in_flight
-//!           conn/phase  conn/replies  conn/role  conn/session  conn/traffic  conn/turn  digest/following
-//!           digest/own_filter  digest/publishing  history  http/draft  hybrid_clock  ids  keyspace  latency
-//!           logins  lookup/answers  lookup/forwarded  lookup/key_reply  lookup/operation
+//!           alarm  command/dump  command/key_scan  conn/buffered  conn/connection  conn/fragments
+//!           conn/in_flight  conn/phase  conn/replies  conn/role  conn/session  conn/traffic  conn/turn
+//!           digest/following  digest/own_filter  digest/publishing  history  http/draft  hybrid_clock  ids
+//!           keyspace  latency  logins  lookup/answers  lookup/forwarded  lookup/key_reply  lookup/operation
 //!           lookup/pending_request  lookup/queries  lookup/table  metrics  peer/absent  peer/address_book
 //!           peer/clock_offsets  peer/dials  peer/health  peer/link_queues  peer/losses  peer/mesh
 //!           peer/table  schedule  slow_log  tasks  versions/moved  versions/of_peer  versions/tombstones

@@ -164,11 +164,11 @@ fn queries_to_a_link_that_takes_nothing_wait_outside_it_and_open_the_circuit() {
     }
     // What is full of answers takes no query: the peer is as one that does not answer.
     world.driver.pass(ms(1));
-    world.begin(&format!("SET big:{}\n", "x".repeat(300_000)));
+    world.begin(&format!("SET big:{}\n", "x".repeat(100_000)));
     world.replies();
     world.driver.reads(link.conn, false);
     let get = Body::Get { key: b"big", wanted: Wanted::Value };
-    world.driver.send(link.conn, bytes_of(&[(1, get), (2, get)]));
+    world.driver.send(link.conn, bytes_of(&[(1, get), (2, get), (3, get)]));
     let before = world.driver.node.stats().queries;
     for n in 0..4 {
         world.begin(&format!("GET more{n}\n"));

@@ -106,7 +106,11 @@ fn whole(bytes: &[u8], limits: FrameLimits, traffic: &mut Traffic) -> usize {
                     traffic.count(&frame.body, consumed);
                     at += consumed;
                 }
-                Parsed::Partial => return at,
+                Parsed::Fragment { consumed, bytes } if consumed + bytes <= rest.len() => {
+                    traffic.others.add(consumed + bytes);
+                    at += consumed + bytes;
+                }
+                Parsed::Fragment { .. } | Parsed::Partial => return at,
                 Parsed::Broken(error) => panic!("a node has said what is no frame: {error}"),
                 Parsed::Oversized { .. } => panic!("a node has said more than it takes itself"),
             }

@@ -70,7 +70,9 @@ fn queries(state: &State) {
         let mut lookups = peer.queries.iter().filter_map(|query| query.lookup);
         assert!(lookups.all(|key| mesh.lookups.get(key).is_some()), "queries of ended lookups");
         assert!(peer.is_linked() || peer.queries.len() == 0, "queries without a link");
-        assert_eq!(peer.deferred.count_bytes(), peer.deferred.bytes(), "bytes of keys of deferred queries");
+        for deferred in [&peer.deferred, &peer.deferred_long] {
+            assert_eq!(deferred.count_bytes(), deferred.bytes(), "bytes of keys of deferred queries");
+        }
     }
 }
 

@@ -21,7 +21,8 @@ mod write;
 pub use body::{Body, Head, KeyState, RemoteCommand, Wanted, put};
 pub use lists::{Address, Addresses, Arguments, Blocks, HINTS_MAX, Hashes, Hints, Images, List};
 pub use write::{
-    frame_bytes, low_half, put_blocks, put_deltas, put_discarded, put_peers, put_piece, put_without_end,
+    frame_bytes, low_half, number_answered, put_blocks, put_deltas, put_discarded, put_fragment_head,
+    put_peers, put_piece, put_without_end,
 };
 
 use kind::Kind;
@@ -39,6 +40,9 @@ pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of hashes, or of blocks, in one frame. Small, so that urgent frames do not wait long and one frame is
 /// processed fast.
 pub const LIST_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a long frame in one fragment: other frames wait for the rest of one fragment.
+pub const FRAGMENT_BYTES_MAX: usize = 128 * 1024;
 
 /// The reason in the BYE to a node with the id of another linked node. The receiver draws another id.
 pub const SAME_ID_REASON: &[u8] = b"another node is linked under your node id; draw another";
@@ -88,6 +92,13 @@ pub enum Parsed<'a> {
         /// Bytes of the payload.
         skip: usize,
     },
+    /// The header of a fragment: the next `bytes` bytes continue the frame that is sent in fragments.
+    Fragment {
+        /// Bytes of the header.
+        consumed: usize,
+        /// Bytes of the payload.
+        bytes: usize,
+    },
     /// The beginning of a frame.
     Partial,
     /// Not a frame, whatever follows.
@@ -122,6 +133,8 @@ pub enum FrameError {
     Address(usize),
     /// No part of a command at this byte of the payload.
     Command(usize),
+    /// Fragments that are not exactly one frame.
+    Fragment,
 }
 
 impl fmt::Display for FrameError {
@@ -136,6 +149,7 @@ impl fmt::Display for FrameError {
             Self::Length(kind, length, needs) => write!(f, "{kind} of {length} bytes, but it needs {needs}"),
             Self::Address(at) => write!(f, "PEERS has no node at byte {at}"),
             Self::Command(at) => write!(f, "EXECUTE has no command at byte {at}"),
+            Self::Fragment => f.write_str("FRAGMENTs have to be exactly one frame of another kind"),
         }
     }
 }
@@ -156,6 +170,9 @@ pub fn parse(input: &[u8], limits: FrameLimits) -> Parsed<'_> {
     if let Some(what) = (header.kind.row().oversized)(header.length, limits) {
         let Header { request, length, .. } = header;
         return Parsed::Oversized { what, request, consumed: HEADER_BYTES, skip: length };
+    }
+    if header.kind == Kind::Fragment {
+        return Parsed::Fragment { consumed: HEADER_BYTES, bytes: header.length };
     }
     let Some(payload) = rest.get(..header.length) else { return Parsed::Partial };
     match Body::read(header.kind, header.flags, payload) {
@@ -288,6 +305,7 @@ mod tests {
             (10, (1 << 29) + 24),
             (12, 65_536),
             (13, 128),
+            (25, 131_072),
         ] {
             assert!(sentence(&header(kind, 0, u32::MAX)).contains("longer than its limit"), "{kind}");
             let over = sentence(&header(kind, 0, limit + 1));
@@ -335,6 +353,7 @@ mod tests {
             (21, &[0, 9]),
             (23, &[7]),
             (24, &[0, 71]),
+            (25, &[0]),
         ] {
             for &length in lengths {
                 assert!(sentence(&header(kind, 0, length)).contains("but it needs"), "{kind} {length}");
@@ -345,7 +364,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_frame_are_reported_as_what_they_are() {
         assert_eq!(sentence(b"GET a\n"), "a frame begins with 0xb1, not with 0x47");
-        assert_eq!(sentence(&header(25, 0, 0)), "there is no frame of kind 25");
+        assert_eq!(sentence(&header(26, 0, 0)), "there is no frame of kind 26");
         assert_eq!(sentence(&header(0, 0, 0)), "there is no frame of kind 0");
         assert_eq!(sentence(&header(2, 1, 0)), "DELTA has no flags 0x0001");
         assert_eq!(sentence(&header(1, 2, 16)), "BEAT has no flags 0x0002");

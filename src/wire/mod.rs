@@ -164,6 +164,7 @@
 //! | 22 | FLOORED | repeated | the version (u64) |
 //! | 23 | NOTDONE | repeated | hash (u64): the deadline has passed, or there is no room; nothing was done |
 //! | 24 | DISCARDED | number of the first block | highest version (u64), blocks of the filter of deletions that are not remembered individually, 64 bytes each |
+//! | 25 | FRAGMENT | 0 | the next bytes of a VALUE or EXECUTED that is longer than 128 KiB; `clock` is 0 |
 //!
 //! *Hints* are up to four ids (16 bytes) of nodes that may hold the key. A version is 44 bits of milliseconds since
 //! 1970 and 20 bits of their fraction; a value, deletion or floor more than a second ahead of the receiver's clock
@@ -174,7 +175,10 @@
 //! filter of another size is sent as a snapshot while additions continue; its position is the addition that the
 //! receiver expects next.
 //!
-//! Undefined flags are 0. A payload has at most 64 KiB; hashes and blocks 16 KiB, a key 16 MiB, a value 512 MiB,
+//! Long answers are sent in fragments: the payloads of consecutive FRAGMENT frames are exactly one other frame. Frames
+//! of other kinds may come between them, fragments of another frame may not.
+//!
+//! Undefined flags are 0. A payload has at most 64 KiB, a fragment 128 KiB; hashes and blocks 16 KiB, a key 16 MiB, a value 512 MiB,
 //! arguments and replies 64 KiB more. A header that violates this closes the link before its payload arrives. A key
 //! over the receiver's `key_bytes_max` or a value over its `value_bytes_max` is skipped as it arrives, not buffered:
 //! the query is answered by a NONE without a payload, the answer counts as "not found".

@@ -118,6 +118,7 @@ pub const LAYERS: [Layer; 19] = [
             "node/conn/session.rs",
             "node/conn/traffic.rs",
             "node/conn/turn.rs",
+            "node/conn/fragments.rs",
             "node/conn/in_flight.rs",
             "node/digest/following.rs",
             "node/digest/own_filter.rs",

@@ -1,7 +1,7 @@
 //! Fuzz target: frames. A valid frame is encoded again to the same bytes, its prefixes are partial, its lists have the
 //! stated lengths; an invalid frame gets one error of printable text.
 
-use olivia::wire::frame::{Body, FrameLimits, HEADER_BYTES, Parsed, parse, put};
+use olivia::wire::frame::{Body, FRAGMENT_BYTES_MAX, FrameLimits, HEADER_BYTES, Parsed, parse, put};
 
 /// Bytes that no sentence about a frame needs more of.
 const SENTENCE_BYTES_MAX: usize = 120;
@@ -17,6 +17,10 @@ pub fn run(data: &[u8]) {
             Parsed::Oversized { consumed, skip, .. } => {
                 assert!(consumed == HEADER_BYTES && skip > usize::from(*key.min(value)));
                 rest = rest.get(consumed.saturating_add(skip)..).unwrap_or_default();
+            }
+            Parsed::Fragment { consumed, bytes } => {
+                assert!(consumed == HEADER_BYTES && (1..=FRAGMENT_BYTES_MAX).contains(&bytes));
+                rest = rest.get(consumed + bytes..).unwrap_or_default();
             }
             Parsed::Broken(error) => {
                 let sentence = error.to_string();

@@ -51,7 +51,7 @@ fn broken(bytes: &[u8]) -> String {
 fn bytes_that_are_no_frame_end_the_link_at_once() {
     for (bytes, reason) in [
         (vec![b'P'], "a frame begins with 0xb1, not with 0x50".to_owned()),
-        (header(25, 0, 0), "there is no frame of kind 25".to_owned()),
+        (header(26, 0, 0), "there is no frame of kind 26".to_owned()),
         (header(2, 0, 16_385), "DELTA of 16385 bytes is longer than its limit of 16384".to_owned()),
         (header(10, 0, 23), "VALUE of 23 bytes, but it needs ".to_owned()),
     ] {
@@ -161,4 +161,72 @@ fn keys_and_values_over_the_limits_are_skipped_without_buffering() {
     world.frames(&mut link);
     world.send(&link, &[heartbeat(9)]);
     assert!(matches!(world.frames(&mut link)[0], Received::Heartbeat { request: 9, .. }));
+}
+
+/// FRAGMENT frames with these payloads.
+fn fragments<'p>(payloads: impl Iterator<Item = &'p [u8]>) -> Vec<u8> {
+    payloads.flat_map(|part| [&header(25, 0, u32::try_from(part.len()).unwrap()), part].concat()).collect()
+}
+
+#[test]
+fn frame_in_fragments_is_executed_once_however_it_is_cut_and_others_pass_between() {
+    for size in [1, 19, 20, 21, 1_000, 50_000, 131_072] {
+        let mut world = World::new(Config::default());
+        let mut link = world.linked(&Face::new(1));
+        let value = vec![b'v'; 200_000];
+        world.begin("GET far\n");
+        let request = world.queries(&mut link)[0];
+        let hash = world.hash("far");
+        let answer = bytes_of(&[(request, Body::Value { hash, version: 1, left_ms: None, value: &value })]);
+        let frames = world.driver.node.stats().frames;
+        for (at, part) in answer.chunks(size).enumerate() {
+            let bytes = fragments(std::iter::once(part));
+            // Cut in the middle of a header and of a fragment, too.
+            let (first, second) = bytes.split_at(bytes.len() / (1 + at % 3));
+            world.driver.send(link.conn, first);
+            world.driver.send(link.conn, second);
+            if at == 0 {
+                world.send(&link, &[heartbeat(7)]);
+            }
+        }
+        assert_eq!(world.driver.node.stats().frames, frames + 2, "{size}");
+        assert_eq!(world.replies().len(), ":GOT far:\n".len() + value.len(), "{size}");
+        world.check();
+    }
+}
+
+#[test]
+fn fragments_that_are_not_exactly_one_frame_end_the_link() {
+    let get = bytes_of(&[(1, Body::Get { key: b"own", wanted: Wanted::Value })]);
+    let whole = "FRAGMENTs have to be exactly one frame of another kind";
+    for (payloads, reason) in [
+        (vec![[&get[..], b"x"].concat()], whole),
+        (vec![[&get[..], &get[..]].concat()], whole),
+        (vec![get[..5].to_vec(), [&get[5..], b"x"].concat()], whole),
+        (vec![fragments(std::iter::once(&get[..]))], whole),
+        (vec![b"GET own\n".to_vec()], "a frame begins with 0xb1, not with 0x47"),
+        (vec![header(26, 0, 0).to_vec()], "there is no frame of kind 26"),
+    ] {
+        assert_eq!(broken(&fragments(payloads.iter().map(Vec::as_slice))), reason);
+    }
+}
+
+#[test]
+fn value_in_fragments_over_the_limit_is_skipped_and_the_link_stays() {
+    let limits = Limits { value_bytes_max: 150_000, ..Limits::default() };
+    let mut world = World::new(Config { limits, ..Config::default() });
+    let face = Face::new(1);
+    let mut link = world.linked(&face);
+    for size in [1_000, 100_000, 131_072] {
+        world.begin("GET far\n");
+        let request = world.queries(&mut link)[0];
+        let (hash, value) = (world.hash("far"), vec![b'v'; 600_000]);
+        let answer = bytes_of(&[(request, Body::Value { hash, version: 1, left_ms: None, value: &value })]);
+        world.driver.send(link.conn, fragments(answer.chunks(size)));
+        assert_eq!(world.replies(), ":GOT \n", "{size}");
+        world.send(&link, &[heartbeat(7)]);
+        assert!(world.frames(&mut link).iter().any(|frame| matches!(frame, Received::Heartbeat { .. })));
+    }
+    assert!(world.is_linked(&face));
+    world.check();
 }

@@ -225,7 +225,7 @@ fn theirs_before_ours(face: &Face) -> (World, Link, Link) {
     world.driver.send(conn, face.counter_line(&node));
     world.driver.take_bytes(conn);
     world.driver.send(conn, "h2:FULFILLED welcome\n");
-    (world, Link { conn, came: Vec::new() }, theirs)
+    (world, Link::new(conn, Vec::new()), theirs)
 }
 
 #[test]

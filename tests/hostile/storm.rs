@@ -134,7 +134,7 @@ impl Storm {
                 self.world.driver.send(conn, proof);
                 let came = self.world.driver.take_bytes(conn);
                 let came = came.strip_prefix(b"h2:FULFILLED welcome\n").unwrap_or_default().to_vec();
-                self.links.push((Link { conn, came }, Vec::new()));
+                self.links.push((Link::new(conn, came), Vec::new()));
             }
         }
     }
@@ -156,7 +156,7 @@ impl Storm {
         let came = self.world.driver.take_bytes(conn);
         let lines = came.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
         let behind = lines.take(2).last().unwrap_or(came.len());
-        self.links.push((Link { conn, came: came[behind..].to_vec() }, Vec::new()));
+        self.links.push((Link::new(conn, came[behind..].to_vec()), Vec::new()));
     }
 
     fn end_one(&mut self) {

@@ -416,7 +416,7 @@ impl World {
         let mut came = self.driver.take_bytes(conn);
         assert!(came.starts_with(&welcome), "{}", String::from_utf8_lossy(&came));
         came.drain(..welcome.len());
-        Link { conn, came }
+        Link::new(conn, came)
     }
 
     /// Returns the next dial of the node, which must come within a minute, and its address.
@@ -461,7 +461,7 @@ impl World {
         let mut welcome = Vec::new();
         put_welcome(&mut welcome, b"h2");
         self.driver.send(conn, welcome);
-        Link { conn, came: self.driver.take_bytes(conn) }
+        Link::new(conn, self.driver.take_bytes(conn))
     }
 
     /// Makes a link and reads its first frames.
@@ -495,6 +495,15 @@ impl World {
                 Parsed::Frame { frame, consumed } => {
                     received.push(Received::of(&frame));
                     at += consumed;
+                }
+                Parsed::Fragment { consumed, bytes } => {
+                    let Some(fragment) = link.came[at + consumed..].get(..bytes) else { break };
+                    link.fragments.extend_from_slice(fragment);
+                    at += consumed + bytes;
+                    if let Parsed::Frame { frame, .. } = frame::parse(&link.fragments, LIMITS) {
+                        received.push(Received::of(&frame));
+                        link.fragments.clear();
+                    }
                 }
                 Parsed::Partial => break,
                 other @ (Parsed::Broken(_) | Parsed::Oversized { .. }) => panic!("{other:?}"),
@@ -560,6 +569,14 @@ pub fn known() -> (World, Face, Link) {
 pub struct Link {
     pub conn: ClientId,
     pub came: Vec<u8>,
+    /// A frame that has come in fragments so far.
+    fragments: Vec<u8>,
+}
+
+impl Link {
+    pub const fn new(conn: ClientId, came: Vec<u8>) -> Self {
+        Self { conn, came, fragments: Vec::new() }
+    }
 }
 
 pub fn head(epoch: u64, seq: u64) -> Head {

@@ -217,7 +217,9 @@ impl World {
                     consumed
                 }
                 Parsed::Partial => 0,
-                Parsed::Oversized { .. } => panic!("a node has sent a frame that is too long"),
+                Parsed::Oversized { .. } | Parsed::Fragment { .. } => {
+                    panic!("a node has sent a frame that is too long")
+                }
                 Parsed::Broken(error) => panic!("a node has sent a frame that is none: {error}"),
             }
         } else if let Some(end) = inbound.iter().position(|byte| *byte == b'\n') {

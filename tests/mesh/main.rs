@@ -202,9 +202,7 @@ fn promises_hold_under_any_load_of_clients() {
         if is_long { &[plan::KEY_NANOS, 10 * plan::KEY_NANOS] } else { &[10 * plan::KEY_NANOS] };
     let span = if is_long { 2_000 } else { 500 };
     for scenario in load::SCENARIOS.into_iter().filter(|scenario| scenario.name.contains(&word)) {
-        // A slow one takes longer for one very large value than lookups and links have time.
-        let is_fast = scenario.crowds.iter().any(|crowd| crowd.habit == load::Habit::GetShared);
-        for key_nanos in if is_fast { &[plan::KEY_NANOS] } else { speeds } {
+        for key_nanos in speeds {
             World::under_load(scenario, *key_nanos).live_under_load(span * MS);
         }
     }

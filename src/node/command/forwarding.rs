@@ -30,6 +30,7 @@ use crate::node::lookup::pending_request::{PendingRequest, Waiter};
 use crate::node::lookup::placement::{self, Verdict};
 use crate::node::lookup::table::Task;
 use crate::node::peer::link_output;
+use crate::node::schedule::cost_of_bytes;
 use crate::node::state::State;
 use crate::node::versions::floor;
 use crate::store::Version;
@@ -423,7 +424,7 @@ pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand)
         link_output::send_answer(state, now, *peer, *number, &body);
         return 1;
     }
-    let cost = requests.iter().map(|(command, args)| command.cost_of(is_line, *args)).sum();
+    let cost: usize = requests.iter().map(|(command, args)| command.cost_of(is_line, *args)).sum();
     let mut reply = Vec::new();
     let mut key = KeyVersion { hash, version: 0, state: KeyState::Held };
     if verdict == Verdict::Here {
@@ -436,8 +437,9 @@ pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand)
     sync::flush(state, now, *peer);
     let KeyVersion { version, state: of, .. } = key;
     let body = Body::Executed { hash, version, state: of, reply: b"" };
+    let bytes = reply.len();
     link_output::send_reply(state, now, *peer, *number, &body, reply);
-    cost
+    cost + cost_of_bytes(bytes)
 }
 
 /// Carries out here a client's command that was begun as a forwarded one. Returns its cost in keys.

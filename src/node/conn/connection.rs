@@ -9,6 +9,7 @@ use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Instant;
 use crate::limits::Limits;
 use crate::node::alarm::Alarm;
+use crate::node::conn::fragments::Fragments;
 use crate::node::conn::in_flight::InFlight;
 use crate::node::conn::phase::{CloseReason, Phase};
 use crate::node::conn::replies::{Replies, SlotNumber};
@@ -68,6 +69,8 @@ pub struct Conn {
     pub(super) accounted: usize,
     /// Bytes still to come of a frame that is skipped.
     pub(super) skip: usize,
+    /// Of a link: a long frame that arrives in fragments.
+    pub(super) fragments: Option<Box<Fragments>>,
     /// Its requests in flight, from the first one on. Boxed, since most connections never have any.
     in_flight: Option<Box<InFlight>>,
     /// Bytes of replies so far to a client that has not authenticated.
@@ -130,6 +133,7 @@ impl Conn {
             account: Account::default(),
             accounted: 0,
             skip: 0,
+            fragments: None,
             in_flight: None,
             unauthenticated_bytes: 0,
             is_authenticated,
@@ -362,6 +366,24 @@ impl Conn {
             queues.release(pool);
         }
         self.replies.release(pool);
+        self.release_fragments(pool);
+    }
+
+    /// Drops the frame that arrives in fragments, if there is one.
+    pub(super) fn release_fragments(&mut self, pool: &mut Pool) {
+        if let Some(mut fragments) = self.fragments.take() {
+            fragments.frame.release(pool);
+        }
+    }
+
+    /// Whether a fragment of a long frame is incomplete, or was read and not processed.
+    pub(super) fn has_open_fragment(&self) -> bool {
+        self.fragments.as_ref().is_some_and(|fragments| fragments.is_open())
+    }
+
+    /// Bytes so far of a long answer to the query of this number.
+    pub(in crate::node) fn received_of_answer(&self, request: u32) -> usize {
+        self.fragments.as_ref().map_or(0, |fragments| fragments.received(request))
     }
 
     /// Counts bytes of replies to a client that has not authenticated; returns whether they exceed `bytes_max`.
@@ -451,6 +473,7 @@ impl Conn {
         self.is_read_closed |= self.phase == Phase::ReadClosed;
         self.set_phase(Phase::Closing(reason));
         self.inbound.release(pool);
+        self.release_fragments(pool);
         self.last_active = now;
         self.is_paused = false;
     }
@@ -541,7 +564,8 @@ impl Conn {
     pub(in crate::node) fn held(&self) -> usize {
         let queued = self.link_queues.as_ref().map_or(0, |queues| queues.held());
         let session = self.session.as_ref().map_or(0, |session| session.held());
-        let buffers = self.inbound.held() + self.outbound.held() + self.replies.held();
+        let fragments = self.fragments.as_ref().map_or(0, |fragments| fragments.frame.held());
+        let buffers = self.inbound.held() + self.outbound.held() + self.replies.held() + fragments;
         let in_flight = self.in_flight.as_ref().map_or(0, |requests| requests.bytes());
         buffers + queued + session + in_flight
     }

@@ -133,6 +133,11 @@ fn missing_bytes(conn: &Conn, input: &[u8]) -> usize {
 /// into its start. Empty for all other input.
 pub(in crate::node) fn room(state: &mut State, key: ConnKey) -> &mut [u8] {
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_open()) else { return &mut [] };
+    if conn.has_open_fragment() {
+        let is_next = conn.inbound.is_empty() && !conn.must_wait();
+        let fragments = conn.fragments.as_mut().filter(|_| is_next);
+        return fragments.map_or(&mut [], |fragments| fragments.room());
+    }
     match conn.missing_bytes() {
         Some(missing) if missing > RECEIVED_IN_PLACE_MIN => {
             let room = conn.inbound.room();
@@ -146,8 +151,13 @@ pub(in crate::node) fn room(state: &mut State, key: ConnKey) -> &mut [u8] {
 /// Notes that the shell has read `count` bytes into the start of [`room`].
 pub(in crate::node) fn filled(state: &mut State, now: Now, key: ConnKey, count: usize) {
     if let Some(conn) = state.conns.get_mut(key) {
-        conn.inbound.filled(count);
-        conn.filled_bytes += count;
+        match conn.fragments.as_mut().filter(|fragments| fragments.is_open()) {
+            Some(fragments) => fragments.filled(count),
+            None => {
+                conn.inbound.filled(count);
+                conn.filled_bytes += count;
+            }
+        }
         conn.traffic.add(now.mono, count);
         state.runnable.has_read(conn.class(), cost_of_bytes(count));
     }

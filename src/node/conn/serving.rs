@@ -8,11 +8,11 @@ use crate::node::conn::requests::serve_client;
 use crate::node::conn::role::Role;
 use crate::node::conn::turn::Turn;
 use crate::node::ids::{ConnKey, PeerKey};
-use crate::node::peer::{frames, handshake};
+use crate::node::peer::{frames, handshake, link_output};
 use crate::node::schedule::cost_of_bytes;
 use crate::node::state::{State, close_conn};
 use crate::node::versions::notices;
-use crate::wire::frame::{self, FrameLimits};
+use crate::wire::frame::{self, FrameError, FrameLimits};
 use crate::wire::handshake::LINE_BYTES_MAX;
 use crate::wire::line::{Parsed, parse};
 use crate::wire::resp::parse::Progress;
@@ -59,7 +59,13 @@ fn serve_link(
         value_bytes_max: state.config.limits.value_bytes_max as usize,
     };
     let mut at = 0;
-    while at < input.len() {
+    loop {
+        if state.conns.get(key).is_some_and(Conn::has_open_fragment) {
+            at += take_fragment(state, now, key, peer, &input[at..], limits, turn);
+        }
+        if at == input.len() {
+            break;
+        }
         let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.link().is_some()) else { break };
         let passed_over = conn.skip.min(input.len() - at);
         conn.skip -= passed_over;
@@ -81,6 +87,11 @@ fn serve_link(
                 turn.cost += 1;
                 frames::oversized(state, now, peer, request, what);
             }
+            frame::Parsed::Fragment { consumed, bytes } => {
+                conn.progress = Progress::default();
+                conn.fragments.get_or_insert_default().begin(bytes);
+                at += consumed;
+            }
             frame::Parsed::Broken(error) => {
                 frames::refuse(state, now, key, &error);
                 break;
@@ -94,6 +105,55 @@ fn serve_link(
         }
     }
     at
+}
+
+/// Takes bytes of a fragment from the front of `input`, and executes its frame if that is complete. Returns how many.
+fn take_fragment(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    peer: PeerKey,
+    input: &[u8],
+    limits: FrameLimits,
+    turn: &mut Turn,
+) -> usize {
+    let State { conns, pool, keyspace, .. } = state;
+    let Some(conn) = conns.get_mut(key) else { return 0 };
+    let Some(mut fragments) = conn.fragments.take() else { return 0 };
+    let Ok((taken, filled)) = fragments.take(input, limits, pool, |bytes| keyspace.take_idle(bytes)) else {
+        fragments.frame.release(pool);
+        link_output::disconnect(state, now, key, b"out of memory", CloseReason::BuffersFull);
+        return 0;
+    };
+    turn.cost += cost_of_bytes(taken + filled);
+    turn.counted += cost_of_bytes(filled);
+    let is_last = !fragments.is_open();
+    match frame::parse(fragments.frame.as_slice(), limits) {
+        frame::Parsed::Partial => {
+            conn.fragments = Some(fragments);
+            return taken;
+        }
+        frame::Parsed::Oversized { what, request, consumed, skip } => {
+            let skip = (consumed + skip).saturating_sub(fragments.frame.len());
+            fragments.frame.release(pool);
+            fragments.skip = skip;
+            conn.fragments = Some(fragments);
+            frames::oversized(state, now, peer, request, what);
+            return taken;
+        }
+        frame::Parsed::Frame { frame, consumed } if is_last && consumed == fragments.frame.len() => {
+            state.keyspace.offer(fragments.frame.map());
+            turn.cost += frames::execute(state, now, peer, &frame, consumed);
+            turn.cost += queued::run(state, now);
+            state.keyspace.offer(None);
+        }
+        frame::Parsed::Frame { .. } | frame::Parsed::Fragment { .. } => {
+            frames::refuse(state, now, key, &FrameError::Fragment);
+        }
+        frame::Parsed::Broken(error) => frames::refuse(state, now, key, &error),
+    }
+    fragments.frame.release(&mut state.pool);
+    taken
 }
 
 /// Parses what a dialled node sends: lines, until the handshake is complete.

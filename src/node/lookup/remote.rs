@@ -2,7 +2,8 @@
 //!
 //! Peers whose filter claims the key are queried one at a time, the nearest first; the next one after the answer
 //! "not found", or after `lookup_try_ms` without an answer. Then all peers whose filter is unknown are queried
-//! at once. After `lookup_timeout_ms` the lookup times out. A link that breaks counts as "not found".
+//! at once. After `lookup_timeout_ms` the lookup times out, unless a long answer is arriving meanwhile, by a fragment or
+//! more. A link that breaks counts as "not found".
 //!
 //! A timeout is a miss, not an error. A miss is final only after every reachable peer with an unknown filter was
 //! queried. Peers with an open circuit are skipped ([`crate::node::peer::health`]).
@@ -330,7 +331,7 @@ pub(in crate::node) fn probe(state: &mut State, now: Now, peer_key: PeerKey) {
 pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     let in_flight = peer.queries.take_in_flight();
-    peer.deferred = Default::default();
+    (peer.deferred, peer.deferred_long) = Default::default();
     state.mesh.lookups.postpone_all(peer.queries.take_waiting(), peer_key);
     for key in in_flight.into_values().filter_map(|query| query.lookup) {
         state.stats.queries_lost += 1;
@@ -419,10 +420,19 @@ fn hedge(state: &mut State, now: Now, key: LookupKey) {
     }
 }
 
-/// Times out a lookup with its queries in flight, which count for the circuit breakers of their peers.
+/// Times out a lookup with its queries in flight, which count for the circuit breakers of their peers. A lookup whose
+/// long answer is arriving gets more time.
 fn time_out(state: &mut State, now: Now, key: LookupKey) {
     let Some(lookup) = state.mesh.lookups.get(key) else { return };
+    let received = lookup.queried.iter().filter_map(|queried| {
+        let link = state.mesh.peers.get(queried.peer)?.link()?;
+        Some(state.conns.get(link.conn)?.received_of_answer(queried.request?))
+    });
+    let (received, more) = (received.max().unwrap_or(0), timeout(&state.config.mesh));
     let queried = lookup.queried.clone();
+    if state.mesh.lookups.put_off(key, received, now.mono.after(more)) {
+        return;
+    }
     for Queried { peer: peer_key, request, at, .. } in queried {
         // A stalled link is a timeout of its peer. A lookup that only waits for a slot is not.
         let is_stalled = request.is_none() && !link_output::has_room_for_query(state, peer_key);

@@ -10,7 +10,10 @@ use crate::node::digest::sync;
 use crate::node::hybrid_clock::HybridClock;
 use crate::node::ids::PeerKey;
 use crate::node::lookup::pending_request::LONG_REPLY_BYTES;
+use crate::node::lookup::queries::DeferredQueries;
 use crate::node::peer::link_output;
+use crate::node::peer::table::Peer;
+use crate::node::schedule::cost_of_bytes;
 use crate::node::state::{State, mark_dirty};
 use crate::store::{Expiry, Version};
 use crate::wire::frame::{Body, Wanted};
@@ -20,7 +23,7 @@ use std::time::Duration;
 /// the querying node counts from the time of its query.
 const TURN_MS: u64 = 1;
 
-/// Answers a query, now or as soon as the link has room.
+/// Answers a query, now or as soon as the link has room. Returns the cost of the answer in keys.
 pub(in crate::node) fn received(
     state: &mut State,
     now: Now,
@@ -28,21 +31,35 @@ pub(in crate::node) fn received(
     request: u32,
     wanted: Wanted,
     key: &[u8],
-) {
+) -> usize {
     state.stats.peer_queries += 1;
     drop_late(state, now, peer_key);
     let has_room = link_output::has_room_for_answer(state, peer_key);
-    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
+    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return 0 };
     if peer.deferred.is_empty() && has_room {
         return answer(state, now, peer_key, request, wanted, key);
     }
-    let bytes_max = state.config.limits.outbound_pause_bytes as usize;
-    if peer.deferred.len() >= LOOKUPS_PER_LINK_MAX || peer.deferred.bytes() + key.len() > bytes_max {
-        state.stats.peer_queries_dropped += 1;
-        return;
-    }
-    peer.deferred.push(now.mono, request, wanted, key);
+    defer(state, now, peer_key, (request, wanted, key), |peer| &mut peer.deferred);
     sync::link_drained(state, peer_key);
+    0
+}
+
+/// Defers a query, or drops it if too many are deferred.
+fn defer(
+    state: &mut State,
+    now: Now,
+    peer_key: PeerKey,
+    (request, wanted, key): (u32, Wanted, &[u8]),
+    queue: fn(&mut Peer) -> &mut DeferredQueries,
+) {
+    let bytes_max = state.config.limits.outbound_pause_bytes as usize;
+    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
+    let queue = queue(peer);
+    if queue.len() >= LOOKUPS_PER_LINK_MAX || queue.bytes() + key.len() > bytes_max {
+        state.stats.peer_queries_dropped += 1;
+    } else {
+        queue.push(now.mono, request, wanted, key);
+    }
 }
 
 /// Answers a query for a key that is longer than this node accepts, and so is not here. Without an answer the peer
@@ -64,6 +81,18 @@ pub(in crate::node) fn answer_deferred(state: &mut State, now: Now, peer_key: Pe
         let Some(query) = peer.deferred.pop() else { return };
         answer(state, now, peer_key, query.request, query.wanted, &query.key);
     }
+    answer_long(state, now, peer_key);
+}
+
+/// Answers queries for long values while none of their answers waits.
+fn answer_long(state: &mut State, now: Now, peer_key: PeerKey) {
+    while let Some(peer) = state.mesh.peers.get_mut(peer_key)
+        && let Some(link) = peer.link()
+        && state.conns.get(link.conn).is_some_and(link_output::has_room_for_long)
+        && let Some(query) = peer.deferred_long.pop()
+    {
+        answer(state, now, peer_key, query.request, query.wanted, &query.key);
+    }
 }
 
 /// Drops deferred queries older than `lookup_timeout_ms` of this node: their lookups have timed out, unless the peer
@@ -71,7 +100,9 @@ pub(in crate::node) fn answer_deferred(state: &mut State, now: Now, peer_key: Pe
 fn drop_late(state: &mut State, now: Now, peer_key: PeerKey) {
     let timeout = Duration::from_millis(state.config.mesh.lookup_timeout_ms.into());
     if let Some(peer) = state.mesh.peers.get_mut(peer_key) {
-        state.stats.peer_queries_timed_out += peer.deferred.drop_older(now.mono, timeout);
+        for queue in [&mut peer.deferred, &mut peer.deferred_long] {
+            state.stats.peer_queries_timed_out += queue.drop_older(now.mono, timeout);
+        }
     }
 }
 
@@ -107,30 +138,40 @@ pub(in crate::node) fn delete(
     link_output::send_answer(state, now, peer_key, request, &body);
 }
 
-fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, wanted: Wanted, key: &[u8]) {
+/// Answers a query. Returns the cost of the copied bytes in keys.
+fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, wanted: Wanted, key: &[u8]) -> usize {
     // Earlier changes of the own filter must arrive before this answer.
     sync::flush(state, now, peer_key);
-    let Some(conn_key) = state.mesh.peers.conn(peer_key) else { return };
+    let Some(conn_key) = state.mesh.peers.conn(peer_key) else { return 0 };
     let clock = state.keyspace.clock(now);
     let State { conns, pool, keyspace, mesh, .. } = state;
-    let Some(conn) = conns.get_mut(conn_key) else { return };
+    let Some(conn) = conns.get_mut(conn_key) else { return 0 };
     let key = keyspace.key(key);
     let hash = key.hash.0;
     let left_ms = |expiry: Expiry| expiry.millis().saturating_sub(now.mono.millis_ceil() + TURN_MS);
-    if let Some(item) = keyspace.get(now, key) {
+    let written = if let Some(item) = keyspace.get(now, key) {
         let (version, left_ms) = (item.version.0, item.expiry.map(left_ms));
         let value = if wanted == Wanted::Value { item.value } else { b"" };
         if value.len() <= LONG_REPLY_BYTES {
             let body = Body::Value { hash, version, left_ms, value };
-            link_output::append_answer(conn, pool, clock, request, &body);
+            link_output::append_answer(conn, pool, clock, request, &body)
+        } else if !link_output::has_room_for_long(conn) {
+            let query = (request, wanted, key.bytes);
+            defer(state, now, peer_key, query, |peer| &mut peer.deferred_long);
+            return 0;
         } else if let Some(value) = keyspace.share(now, key) {
             let body = Body::Value { hash, version, left_ms, value: b"" };
+            // Its bytes are counted as work when they are written.
             link_output::append_large_answer(conn, pool, clock, request, &body, value);
+            0
+        } else {
+            0
         }
     } else {
         let elsewhere = mesh.elsewhere(key.hash, keyspace.tombstones().version(key), peer_key);
         let none = Body::None { hash, moved_version: elsewhere.version.0, hints: elsewhere.hints() };
-        link_output::append_answer(conn, pool, clock, request, &none);
-    }
+        link_output::append_answer(conn, pool, clock, request, &none)
+    };
     mark_dirty(state, conn_key);
+    cost_of_bytes(written)
 }

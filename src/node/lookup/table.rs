@@ -14,7 +14,7 @@ use crate::node::lookup::forwarded::{Broadcast, ForwardedCommand};
 use crate::node::lookup::operation::Operation;
 use crate::node::lookup::pending_request::Waiter;
 use crate::store::{HashedKey, KeyHash, Version};
-use crate::wire::frame::{KeyState, Wanted};
+use crate::wire::frame::{FRAGMENT_BYTES_MAX, KeyState, Wanted};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// An unanswered query of a lookup.
@@ -79,6 +79,8 @@ pub(in crate::node) struct Lookup {
     pub(super) ends_at: Instant,
     /// The time at which the next candidate is queried, if an answer is late.
     tries_at: Option<Instant>,
+    /// Bytes of a long answer that had arrived when the timeout was put off last.
+    received: usize,
 }
 
 impl Lookup {
@@ -108,6 +110,7 @@ impl Lookup {
             task: Task::None,
             ends_at,
             tries_at: None,
+            received: 0,
         }
     }
 
@@ -337,6 +340,18 @@ impl Lookups {
             self.due.remove(&(before, Due::Try, key.to_bits()));
         }
         self.due.insert((at, Due::Try, key.to_bits()));
+    }
+
+    /// Puts off the timeout of a lookup, which is due, if a fragment more of a long answer has arrived since it was put
+    /// off last: `received` bytes so far. Returns whether it did.
+    pub(super) fn put_off(&mut self, key: LookupKey, received: usize, ends_at: Instant) -> bool {
+        let Some(lookup) = self.slots.get_mut(key) else { return false };
+        if received < lookup.received + FRAGMENT_BYTES_MAX {
+            return false;
+        }
+        (lookup.received, lookup.ends_at) = (received, ends_at);
+        self.due.insert((ends_at, Due::End, key.to_bits()));
+        true
     }
 
     /// Takes the earliest due entry, if any. O(log lookups).

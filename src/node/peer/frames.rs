@@ -99,10 +99,7 @@ pub(in crate::node) fn execute(
             sync::resync(state, now, peer, *from, request);
             0
         }
-        Body::Get { key, wanted } => {
-            serve::received(state, now, peer, request, *wanted, key);
-            0
-        }
+        Body::Get { key, wanted } => serve::received(state, now, peer, request, *wanted, key),
         Body::Value { hash, version, left_ms, value } => {
             if !HybridClock::is_within_bound(now, *version) {
                 refuse_peer(state, now, peer, &clock::VERSION_AHEAD);

@@ -1,16 +1,17 @@
 //! Link output: the only code that writes frames to a link.
 //!
-//! Four classes, the most urgent first: control (heartbeats, RESYNC, PEERS), the ordered stream (changes of the own
-//! filter, notices of versions), answers (queries too), bulk (snapshots and images of blocks). Frames of the first
-//! three may wait in the queue of their class ([`crate::node::peer::link_queues`]); bulk is generated from the live
-//! filter when the outbound buffer has room. Bulk has a guaranteed share beside answers: one unit per
-//! [`ANSWERS_PER_BULK`] bytes of them.
+//! Five classes, the most urgent first: control (heartbeats, RESYNC, PEERS), the ordered stream (changes of the own
+//! filter, notices of versions), answers (queries too), long answers (in fragments, by turns with other answers), bulk
+//! (snapshots and images of blocks). Frames of the first four may wait in the queue of their class
+//! ([`crate::node::peer::link_queues`]); bulk is generated from the live filter when the outbound buffer has room. Bulk
+//! has a guaranteed share beside answers: one unit per [`ANSWERS_PER_BULK`] bytes of them.
 //!
 //! | class | bytes that may wait | beyond that |
 //! |---|---|---|
 //! | control | [`CONTROL_MAX`] | answers to heartbeats are dropped and counted |
 //! | ordered | [`ORDERED_MAX`]; of additions, what a notice or an answer made necessary | the link is closed |
 //! | answers | `outbound_pause_bytes`, with the outbound buffer | queries wait, ours for their turn as lookups, the peer's up to a limit; late ones are dropped |
+//! | long | one value, and replies to commands | queries for further long values wait in a queue of their own, as above |
 //! | bulk | [`BULK_MAX`], in the outbound buffer | generated later |
 
 use crate::base::buffer::Pool;
@@ -25,7 +26,7 @@ use crate::node::conn::phase::CloseReason;
 use crate::node::ids::{ConnKey, PeerKey};
 use crate::node::peer::link_queues::{COMMITTED_MAX, Class};
 use crate::node::state::{State, mark_dirty, take_spare_place};
-use crate::wire::frame::{Address, Body, put, put_peers, put_without_end};
+use crate::wire::frame::{Address, Body, FRAGMENT_BYTES_MAX, put, put_peers, put_without_end};
 
 /// Bytes of waiting control frames above which heartbeats are not answered.
 const CONTROL_MAX: usize = 64 * 1024;
@@ -131,8 +132,7 @@ pub(in crate::node) fn has_room_for_answer(state: &State, peer: PeerKey) -> bool
     let Some(conn) = conn_of(state, peer) else { return false };
     let Some(queues) = conn.link_queues.as_deref() else { return false };
     let waiting = conn.outbound.len() + queues.waiting(Class::Answer);
-    waiting <= state.config.limits.outbound_pause_bytes as usize
-        && (queues.answered_bytes < ANSWERS_PER_BULK || !has_bulk(state, peer))
+    waiting <= state.config.limits.outbound_pause_bytes as usize && !is_bulk_due(state, peer)
 }
 
 /// Whether the link has room for a query.
@@ -143,7 +143,7 @@ pub(in crate::node) fn has_room_for_query(state: &State, peer: PeerKey) -> bool 
     waiting <= state.config.limits.outbound_pause_bytes as usize
 }
 
-/// Appends an answer to the connection of a link. Takes parts of the state, since the answer borrows from the store.
+/// Appends an answer to the connection of a link; returns its bytes. Takes parts of the state, since the answer borrows from the store.
 /// Without memory for a large value the answer is a NONE without a payload.
 pub(in crate::node) fn append_answer(
     conn: &mut Conn,
@@ -151,14 +151,15 @@ pub(in crate::node) fn append_answer(
     clock: u64,
     request: u32,
     body: &Body<'_>,
-) {
-    let Some(queues) = conn.link_queues.as_deref_mut() else { return };
+) -> usize {
+    let Some(queues) = conn.link_queues.as_deref_mut() else { return 0 };
     let written = queues.append(Class::Answer, &mut conn.outbound, pool, |out| {
         let value = if let Body::Value { value, .. } = body { value.len() } else { 0 };
         let has_memory = value <= LARGE_BYTES || reserve(out, value + FRAME_HEAD_BYTES_MAX);
         put(out, clock, request, if has_memory { body } else { &Body::NotTaken });
     });
     queues.answered_bytes = queues.answered_bytes.saturating_add(written);
+    written
 }
 
 /// The same for an answer whose last field, which is empty in `body`, is shared and not copied.
@@ -172,7 +173,7 @@ pub(in crate::node) fn append_large_answer(
 ) {
     let length = value.len();
     let head = |out: &mut Vec<u8>| put_without_end(out, clock, request, body, length);
-    append_in_two(conn, pool, head, |queue, pool| queue.push_shared(value, pool));
+    append_in_two(conn, pool, length, head, |queue, pool| queue.push_shared(value, pool));
 }
 
 /// Sends the reply to a command of the peer as the last field of an answer, which is empty in `body`.
@@ -187,24 +188,37 @@ pub(in crate::node) fn send_reply(
     with_link(state, now, peer, |conn, pool, clock| {
         let length = reply.len();
         let head = |out: &mut Vec<u8>| put_without_end(out, clock, request, body, length);
-        append_in_two(conn, pool, head, |queue, pool| queue.push_chunk(reply, pool));
+        append_in_two(conn, pool, length, head, |queue, pool| queue.push_chunk(reply, pool));
     });
 }
 
-/// Appends an answer: `head` writes it without its last field, which `push` appends.
+/// Appends an answer: `head` writes it without its last field of `length` bytes, which `push` appends.
 fn append_in_two(
     conn: &mut Conn,
     pool: &mut Pool,
+    length: usize,
     head: impl FnOnce(&mut Vec<u8>),
     push: impl FnOnce(&mut ChunkQueue, &mut Pool),
 ) {
     let Some(queues) = conn.link_queues.as_deref_mut() else { return };
-    let written = queues.append_and_push(Class::Answer, &mut conn.outbound, pool, head, push);
-    queues.answered_bytes = queues.answered_bytes.saturating_add(written);
+    let class = if length > FRAGMENT_BYTES_MAX { Class::Long } else { Class::Answer };
+    let written = queues.append_and_push(class, &mut conn.outbound, pool, head, push);
+    if class == Class::Answer {
+        queues.answered_bytes = queues.answered_bytes.saturating_add(written);
+    }
 }
 
-/// Whether there is bulk for a peer.
-fn has_bulk(state: &State, peer: PeerKey) -> bool {
+/// Whether no long answer waits: one at a time, since each takes memory for as long as it waits.
+pub(in crate::node) fn has_room_for_long(conn: &Conn) -> bool {
+    conn.link_queues.as_deref().is_some_and(|queues| queues.waiting(Class::Long) == 0)
+}
+
+/// Whether there is bulk for a peer, and it has had its share of answers.
+fn is_bulk_due(state: &State, peer: PeerKey) -> bool {
+    let queues = conn_of(state, peer).and_then(|conn| conn.link_queues.as_deref());
+    if queues.is_none_or(|queues| queues.answered_bytes < ANSWERS_PER_BULK) {
+        return false;
+    }
     let reader = state.mesh.peers.get(peer).and_then(|peer| peer.following.reader());
     reader.is_some_and(|reader| state.keyspace.changelog().has_bulk(reader))
 }
@@ -231,10 +245,12 @@ pub(in crate::node) fn append_bulk(
 
 /// Commits waiting frames after bytes of a link were written.
 pub(in crate::node) fn drained(state: &mut State, conn: ConnKey) {
+    let peer = state.conns.get(conn).and_then(Conn::link);
+    let is_bulk_due = peer.is_some_and(|peer| is_bulk_due(state, peer));
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(conn) else { return };
     if let Some(queues) = conn.link_queues.as_deref_mut() {
-        queues.commit(&mut conn.outbound, pool);
+        queues.commit(&mut conn.outbound, pool, is_bulk_due);
     }
 }
 

@@ -53,6 +53,8 @@ pub(in crate::node) struct Peer {
     pub(in crate::node) queries: Queries,
     /// Its queries that wait for room in the link.
     pub(in crate::node) deferred: DeferredQueries,
+    /// The same for long values, which are answered one at a time.
+    pub(in crate::node) deferred_long: DeferredQueries,
     /// The digest sync with it.
     pub(in crate::node) following: Following,
     pub(in crate::node) versions: PeerVersions,
@@ -89,6 +91,7 @@ impl Peer {
             alarm: Alarm::default(),
             queries: Queries::default(),
             deferred: DeferredQueries::default(),
+            deferred_long: DeferredQueries::default(),
             following: Following::new(filter),
             versions: PeerVersions::default(),
             id,

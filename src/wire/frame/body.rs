@@ -280,8 +280,9 @@ impl<'a> Body<'a> {
             Kind::Discarded => {
                 fields.number().map(|version| Body::Discarded { version, blocks: Blocks::read(fields.rest) })
             }
+            Kind::Fragment => None,
         };
-        // Never the error, since the length was checked.
+        // Never the error, since the length was checked, and a fragment has no body of its own.
         body.ok_or(FrameError::Length(kind.row().name, 0, "more"))
     }
 }

@@ -1,7 +1,9 @@
 //! The table of frame kinds: one row per kind, with the flags and lengths that its header may have.
 
 use super::lists::{BLOCK_BYTES, HASH_BYTES, HINT_BYTES, HINTS_MAX, IMAGE_BYTES};
-use super::{FrameLimits, LIST_BYTES_MAX, Oversized, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX};
+use super::{
+    FRAGMENT_BYTES_MAX, FrameLimits, LIST_BYTES_MAX, Oversized, PAYLOAD_BYTES_MAX, REASON_BYTES_MAX,
+};
 
 /// Bytes of the longest key and value that any node may be configured to accept.
 const KEY_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -55,6 +57,7 @@ pub(super) enum Kind {
     Floored,
     NotDone,
     Discarded,
+    Fragment,
 }
 
 /// One kind: its byte and name, and the flags and lengths that its header may have.
@@ -105,7 +108,7 @@ const fn has_long_key(length: usize, limits: FrameLimits) -> bool {
 }
 
 /// All kinds, in the order of [`Kind`].
-const KINDS: [Row; 23] = [
+const KINDS: [Row; 24] = [
     Row { flags: FLAG_ANSWER, ..row(Kind::Heartbeat, 1, "BEAT", |n| n == BEAT_BYTES, "32") },
     Row {
         bytes_max: LIST_BYTES_MAX,
@@ -183,6 +186,7 @@ const KINDS: [Row; 23] = [
             "8, and 64 for each block",
         )
     },
+    Row { bytes_max: FRAGMENT_BYTES_MAX, ..row(Kind::Fragment, 25, "FRAGMENT", |n| n > 0, "at least 1") },
 ];
 
 impl Kind {

@@ -6,8 +6,10 @@ use super::lists::{Address, BLOCK_BYTES, BLOCK_WORDS, FAMILY_V4, FAMILY_V6, IMAG
 use super::{HEADER_BYTES, LIST_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use std::net::IpAddr;
 
-/// The position of the payload's length in a header.
+/// The positions of the kind, of the payload's length and of the number in a header.
+const KIND_AT: usize = 1;
 const LENGTH_AT: usize = 4;
+const REQUEST_AT: usize = 8;
 
 /// Appends the hashes of added keys as DELTA frames. `first_seq` is the number of the first.
 pub fn put_deltas(out: &mut Vec<u8>, clock: u64, first_seq: u64, hashes: impl Iterator<Item = u64>) {
@@ -105,6 +107,23 @@ pub fn put_without_end(out: &mut Vec<u8>, clock: u64, request: u32, body: &Body<
     put(out, clock, request, body);
     let length = u32::try_from(out.len() - begin - HEADER_BYTES + bytes).unwrap_or(u32::MAX);
     out[begin + LENGTH_AT..begin + LENGTH_AT + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// Appends the header of a fragment of `bytes` bytes, which are to follow.
+pub fn put_fragment_head(out: &mut Vec<u8>, bytes: usize) {
+    let begin = out.len();
+    put_frame(out, Kind::Fragment, 0, 0, 0, |_| {});
+    let length = u32::try_from(bytes).unwrap_or(u32::MAX);
+    out[begin + LENGTH_AT..begin + LENGTH_AT + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// The number of the query that the frame at the start of `bytes` answers, by its header; `None` if it is no answer with
+/// data, or the header is incomplete.
+pub fn number_answered(bytes: &[u8]) -> Option<u32> {
+    let header = bytes.first_chunk::<HEADER_BYTES>()?;
+    let kind = Kind::from_byte(header[KIND_AT])?;
+    let number = header[REQUEST_AT..].first_chunk::<4>()?;
+    matches!(kind, Kind::Value | Kind::Executed).then(|| u32::from_le_bytes(*number))
 }
 
 /// The low half of a number: the `request` field of the header.
