@@ -28,6 +28,10 @@ use crate::wire::lookahead::Lookahead;
 use crate::wire::{args, resp};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How long pooled buffers are kept while few are in use.
+pub(in crate::node) const POOL_KEPT_FOR: Duration = Duration::from_secs(1);
 
 /// An action that the shell must do for the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,6 +204,10 @@ pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: Clos
     conn.replies.long().for_each(|key| _ = state.mesh.pending.remove(key));
     conn.release(&mut state.pool);
     state.buffered.replace(conn.accounted(), 0);
+    if state.pool.holds_much() {
+        let at = conn.last_active().after(POOL_KEPT_FOR);
+        state.pool_alarm.arm(&mut state.timers, at, Timer::Pool);
+    }
     state.stats.connections_closed[reason as usize] += 1;
     state.mesh.closed(key, conn.role(), reason);
     if state.conns.is_empty() {

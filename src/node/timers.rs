@@ -5,7 +5,7 @@ use crate::base::wheel::Popped;
 use crate::node::command::login;
 use crate::node::conn::connection::ClientProtocol;
 use crate::node::conn::phase::CloseReason;
-use crate::node::conn::reconcile::reconcile;
+use crate::node::conn::reconcile::{reconcile, release_pool};
 use crate::node::conn::session::Session;
 use crate::node::conn::timeouts;
 use crate::node::digest::sync;
@@ -54,8 +54,8 @@ pub(in crate::node) fn run(state: &mut State, now: Now, budget: u32) -> usize {
                 login::refusal_due(state, now, key, deadline);
             }
             Popped::Due { deadline, payload: Timer::Pool } => {
-                if state.pool_alarm.fired(deadline) && state.buffered.bytes() == 0 {
-                    state.pool.clear();
+                if state.pool_alarm.fired(deadline) {
+                    release_pool(state, now);
                 }
             }
             Popped::Due { payload: Timer::DrainEnd, .. } => end_drain(state),

@@ -6,6 +6,9 @@ use crate::base::memory::has_left;
 /// unchecked.
 const BYTES_PER_PROBE: usize = 1 << 20;
 
+/// Bytes of buffers in use up to which those that are kept for later use are freed.
+const FEW_BYTES: usize = 256 * 1024;
+
 /// The sum of the bytes of all buffers; see the module.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Buffered {
@@ -17,6 +20,11 @@ pub(in crate::node) struct Buffered {
 impl Buffered {
     pub(in crate::node) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether few bytes are in use.
+    pub(in crate::node) const fn are_few(&self) -> bool {
+        self.bytes <= FEW_BYTES
     }
 
     /// Replaces the `before` bytes of a connection by `after`.

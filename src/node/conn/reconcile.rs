@@ -8,12 +8,9 @@ use crate::node::conn::phase::{CloseReason, Phase};
 use crate::node::conn::role::Role;
 use crate::node::conn::timeouts;
 use crate::node::ids::ConnKey;
-use crate::node::state::{Action, State, Timer, close_conn};
+use crate::node::state::{Action, POOL_KEPT_FOR, State, Timer, close_conn};
 use crate::wire::encoder::{Encoder, Protocol, put_error};
 use std::time::Duration;
-
-/// How long pooled buffers are kept while none is in use.
-const POOL_KEPT_FOR: Duration = Duration::from_secs(1);
 
 /// Emits the actions of a connection, accounts for its buffers, advances its phase, and arms its timer.
 pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
@@ -42,7 +39,7 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     let held = conn.held();
     buffered.replace(conn.accounted, held);
     conn.accounted = held;
-    if buffered.bytes() == 0 && pool.holds_much() {
+    if buffered.are_few() && pool.holds_much() {
         // Freed at once, it would be allocated anew for each request of a client that sends one request at a time.
         pool_alarm.arm(timers, now.mono.after(POOL_KEPT_FOR), Timer::Pool);
     }
@@ -53,6 +50,16 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
         timeouts::arm(state, key);
     }
     while state.buffered.are_over(state.config.limits.buffers_max) && close_stalled(state, now) {}
+}
+
+/// Frees the pooled buffers if few are in use, a while after a connection that held some was closed; else later: memory
+/// between them is not returned to the system.
+pub(in crate::node) fn release_pool(state: &mut State, now: Now) {
+    if state.buffered.are_few() {
+        state.pool.clear();
+    } else if state.pool.holds_much() {
+        state.pool_alarm.arm(&mut state.timers, now.mono.after(POOL_KEPT_FOR), Timer::Pool);
+    }
 }
 
 /// Resumes the input of a connection, or a long reply to it, if it no longer has to wait, and begins to close it when
