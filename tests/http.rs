@@ -64,7 +64,7 @@ fn families(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn figures_are_read_by_scrapers_in_both_formats() {
+fn metrics_are_read_by_scrapers_in_both_formats() {
     let first = Launch::new("http-first").start();
     let second = Launch::new("http-second").peer(first.addr()).start();
     let mut client = second.connect();
@@ -102,27 +102,27 @@ fn figures_are_read_by_scrapers_in_both_formats() {
     assert!(families(&open.body).contains("olivia_build"));
 }
 
-/// The names of figures in a text.
-fn figures(text: &str) -> BTreeSet<&str> {
+/// The names of metrics in a text.
+fn metrics(text: &str) -> BTreeSet<&str> {
     let parts = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     parts.filter(|part| part.starts_with("olivia_")).collect()
 }
 
 #[test]
-fn dashboard_and_alerts_name_only_figures_that_there_are() {
+fn dashboard_and_alerts_name_only_metrics_that_there_are() {
     let server = Launch::new("http-dashboard").start();
     let families = families(&get(&server, "/metrics", "A: b").body);
     for (name, text) in [
         ("docs/grafana.json", include_str!("../docs/grafana.json")),
         ("docs/alerts.yml", include_str!("../docs/alerts.yml")),
     ] {
-        let named = figures(text);
+        let named = metrics(text);
         assert!(named.len() > 10, "{name} names {named:?}");
-        for figure in named {
+        for metric in named {
             let ends = ["_bucket", "_sum", "_count"];
-            let of_histogram = ends.iter().find_map(|end| figure.strip_suffix(end));
-            let is_there = families.contains(figure) || of_histogram.is_some_and(|of| families.contains(of));
-            assert!(is_there, "{name} names {figure}");
+            let of_histogram = ends.iter().find_map(|end| metric.strip_suffix(end));
+            let is_there = families.contains(metric) || of_histogram.is_some_and(|of| families.contains(of));
+            assert!(is_there, "{name} names {metric}");
         }
     }
 }
@@ -137,7 +137,7 @@ fn readiness_counts_the_configured_peers_that_are_linked() {
 }
 
 #[test]
-fn page_and_status_show_figures_but_no_keys_and_no_values() {
+fn page_and_status_show_metrics_but_no_keys_and_no_values() {
     let server = Launch::new("http-page").start();
     let mut client = server.connect();
     client.call("SET topsecretkey:topsecretvalue");
@@ -181,7 +181,7 @@ fn page_and_status_show_figures_but_no_keys_and_no_values() {
 }
 
 #[test]
-fn many_figures_requested_in_a_row_are_answered_one_by_one() {
+fn many_metrics_requested_in_a_row_are_answered_one_by_one() {
     let server = Launch::new("http-pipeline").start();
     let mut stream = TcpStream::connect(server.addr()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -233,7 +233,7 @@ fn tls_is_answered_at_once_with_an_error() {
 }
 
 #[test]
-fn figures_behind_a_password_need_it() {
+fn metrics_behind_a_password_need_it() {
     let server = Launch::new("http-password").env(PASSWORD, "open sesame").start();
     for path in ["/", "/metrics", "/status.json", "/nothing"] {
         assert_eq!(get(&server, path, "A: b").status, 401, "{path}");

@@ -29,7 +29,7 @@ fn example() -> PathBuf {
 /// The running example, and its output.
 struct Running {
     child: Child,
-    said: Arc<Mutex<String>>,
+    printed: Arc<Mutex<String>>,
     first_port: u16,
 }
 
@@ -49,27 +49,27 @@ impl Running {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let said = Arc::new(Mutex::new(String::new()));
+        let printed = Arc::new(Mutex::new(String::new()));
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         thread::spawn({
-            let said = Arc::clone(&said);
-            move || lines.map_while(Result::ok).for_each(|line| *said.lock().unwrap() += &(line + "\n"))
+            let printed = Arc::clone(&printed);
+            move || lines.map_while(Result::ok).for_each(|line| *printed.lock().unwrap() += &(line + "\n"))
         });
-        Self { child, said, first_port }
+        Self { child, printed, first_port }
     }
 
-    fn said(&self) -> String {
-        self.said.lock().unwrap().clone()
+    fn printed(&self) -> String {
+        self.printed.lock().unwrap().clone()
     }
 
     fn wait_for(&self, text: &str) {
-        wait_until(&format!("it says {text:?}"), || self.said().contains(text));
+        wait_until(&format!("it prints {text:?}"), || self.printed().contains(text));
     }
 
     /// The addresses that it has shown.
     fn addrs(&self) -> Vec<SocketAddr> {
-        let said = self.said();
-        let lines = said.lines().filter(|line| line.starts_with("  n"));
+        let printed = self.printed();
+        let lines = printed.lines().filter(|line| line.starts_with("  n"));
         lines.map(|line| line.split_whitespace().nth(1).unwrap().parse().unwrap()).collect()
     }
 
@@ -90,7 +90,7 @@ impl Running {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(begin.elapsed() < WAIT_MAX, "it does not end:\n{}", self.said());
+            assert!(begin.elapsed() < WAIT_MAX, "it does not end:\n{}", self.printed());
             thread::sleep(std::time::Duration::from_millis(5));
         }
     }
@@ -117,7 +117,7 @@ fn wait_until_nobody_listens(addrs: &[SocketAddr]) {
 fn three_nodes_come_up_find_each_others_keys_and_end_on_ctrl_c() {
     let mut cluster = Running::start("three", "3", free_port());
     cluster.wait_for("Ctrl-C ends");
-    assert!(cluster.said().contains("3 nodes are ready"), "{}", cluster.said());
+    assert!(cluster.printed().contains("3 nodes are ready"), "{}", cluster.printed());
     let addrs = cluster.addrs();
     assert_eq!(addrs.len(), 3);
     assert!(addrs.iter().all(|addr| addr.port() >= cluster.first_port));
@@ -126,7 +126,7 @@ fn three_nodes_come_up_find_each_others_keys_and_end_on_ctrl_c() {
     let children = cluster.children();
     assert_eq!(children.len(), 3);
     signal(cluster.child.id(), "INT");
-    assert_eq!(cluster.end(), Some(0), "{}", cluster.said());
+    assert_eq!(cluster.end(), Some(0), "{}", cluster.printed());
     let left: Vec<&u32> = children.iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).collect();
     assert!(left.is_empty(), "{left:?} outlive it");
     wait_until_nobody_listens(&addrs);
@@ -137,7 +137,7 @@ fn demo_shows_the_page_and_loads_every_node_again_after_it_was_stopped() {
     let mut cluster = Running::start_with("demo", "2", free_port(), &["--demo"]);
     cluster.wait_for("Ctrl-C ends");
     let addrs = cluster.addrs();
-    assert!(cluster.said().contains(&format!("http://{}/", addrs[0])), "{}", cluster.said());
+    assert!(cluster.printed().contains(&format!("http://{}/", addrs[0])), "{}", cluster.printed());
     // As many nodes as cores, or fewer, have one each.
     let core = |pid: &u32| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -146,7 +146,7 @@ fn demo_shows_the_page_and_loads_every_node_again_after_it_was_stopped() {
     if thread::available_parallelism().is_ok_and(|cores| cores.get() >= 2) {
         let cores: Vec<String> = cluster.children().iter().map(core).collect();
         assert!(cores[0] != cores[1] && cores.iter().all(|core| core.parse::<u32>().is_ok()), "{cores:?}");
-        assert!(cluster.said().contains(&format!("  core {}\n", cores[0])), "{}", cluster.said());
+        assert!(cluster.printed().contains(&format!("  core {}\n", cores[0])), "{}", cluster.printed());
     }
     let mut clients = [Client::connect(addrs[0]), Client::connect(addrs[1])];
     for client in &mut clients {
@@ -162,7 +162,7 @@ fn demo_shows_the_page_and_loads_every_node_again_after_it_was_stopped() {
         wait_until("the load goes on", || client.stat("hits") > before + 20);
     }
     signal(cluster.child.id(), "INT");
-    assert_eq!(cluster.end(), Some(0), "{}", cluster.said());
+    assert_eq!(cluster.end(), Some(0), "{}", cluster.printed());
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn port_in_use_is_skipped() {
     cluster.wait_for("Ctrl-C ends");
     assert!(cluster.addrs().iter().all(|addr| addr.port() > port), "{:?}", cluster.addrs());
     signal(cluster.child.id(), "TERM");
-    assert_eq!(cluster.end(), Some(0), "{}", cluster.said());
+    assert_eq!(cluster.end(), Some(0), "{}", cluster.printed());
 }
 
 #[test]
@@ -188,11 +188,11 @@ fn node_that_dies_is_reported_with_the_command_that_restarts_it_and_the_others_g
     };
     signal(cluster.children().into_iter().find(is_victim).unwrap(), "KILL");
     cluster.wait_for(&format!("n2 ({victim}) died (signal 9); start it again: "));
-    wait_until("log lines name the node", || cluster.said().contains("link to n2 lost"));
+    wait_until("log lines name the node", || cluster.printed().contains("link to n2 lost"));
     assert_eq!(Client::connect(addrs[2]).call("SET still:here"), ":SAT still:here");
     wait_for_value(&mut Client::connect(addrs[0]), "still", "here");
     signal(cluster.child.id(), "INT");
-    assert_eq!(cluster.end(), Some(0), "{}", cluster.said());
+    assert_eq!(cluster.end(), Some(0), "{}", cluster.printed());
     wait_until_nobody_listens(&addrs);
 }
 
@@ -214,7 +214,7 @@ fn node_that_does_not_end_is_killed() {
     signal(cluster.children()[0], "STOP");
     signal(cluster.child.id(), "INT");
     cluster.wait_for("does not shut down and is killed");
-    assert_eq!(cluster.end(), Some(1), "{}", cluster.said());
+    assert_eq!(cluster.end(), Some(1), "{}", cluster.printed());
     wait_until_nobody_listens(&addrs);
 }
 

@@ -259,7 +259,7 @@ impl Real {
 
 impl Talk for Real {
     fn send(&mut self, client: &str, bytes: &[u8]) {
-        // The node may have ended the connection already; then the transcript says so.
+        // The node may have ended the connection already; then the transcript shows it.
         let _ = self.stream(client).write_all(bytes);
     }
 

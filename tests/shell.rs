@@ -86,7 +86,7 @@ fn node_ends_at_sigterm_while_its_log_takes_nothing() {
 
 /// Waits until `count` lines of the log hold `text`, and returns the last one.
 fn log_line(server: &Server, text: &str, count: usize) -> String {
-    wait_until(&format!("the log says {text:?}"), || server.log().matches(text).count() >= count);
+    wait_until(&format!("the log holds {text:?}"), || server.log().matches(text).count() >= count);
     server.log().lines().rfind(|line| line.contains(text)).unwrap().to_owned()
 }
 

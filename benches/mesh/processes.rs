@@ -96,7 +96,7 @@ impl Conn {
     /// Returns a number of STATS.
     pub(crate) fn stat(&mut self, name: &str) -> Result<u64, String> {
         let text = self.stat_text(name)?;
-        text.parse().map_err(|_| format!("STATS says {name}:{text}"))
+        text.parse().map_err(|_| format!("STATS shows {name}:{text}"))
     }
 
     /// Returns a field of STATS as text.

@@ -178,7 +178,7 @@ fn lines(address: &str, before: &Sample, now: &Sample) -> Vec<String> {
     let up = Duration::from_secs(stats.text("uptime_seconds").parse().unwrap_or_default());
     let is_limited = stats.number("memory_max") > 0.0;
     let limit = if is_limited { format!("of {}", size("memory_max")) } else { "no limit".to_owned() };
-    let figures = [
+    let metrics = [
         ["requests/s", &rate("requests"), "hit ratio", &now.hit_ratio(before), "clients", &number("clients")],
         ["keys", &number("keys"), "sets/s", &rate("sets"), "expirations/s", &rate("expirations")],
         ["memory", &size("memory_bytes"), "limit", &limit, "buffers", &size("buffers_bytes")],
@@ -216,7 +216,7 @@ fn lines(address: &str, before: &Sample, now: &Sample) -> Vec<String> {
         String::new(),
     ];
     lines.extend(
-        figures.map(|[a, av, b, bv, c, cv]| format!("{a:<10}{av:>12}   {b:<10}{bv:>12}   {c:<17}{cv:>12}")),
+        metrics.map(|[a, av, b, bv, c, cv]| format!("{a:<10}{av:>12}   {b:<10}{bv:>12}   {c:<17}{cv:>12}")),
     );
     lines.push(String::new());
     lines.push(format!(

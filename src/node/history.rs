@@ -88,7 +88,7 @@ pub(in crate::node) enum Span {
 impl Span {
     pub(in crate::node) const ALL: [Self; 3] = [Self::Minute, Self::Hour, Self::Day];
 
-    /// Its name in figures.
+    /// Its name in metrics.
     pub(in crate::node) const fn name(self) -> &'static str {
         match self {
             Self::Minute => "minute",

@@ -39,7 +39,7 @@ impl CommandClass {
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [Self::Read, Self::Lookup, Self::Write, Self::Scan, Self::Other];
 
-    /// Its name in figures.
+    /// Its name in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Read => "read",

@@ -559,7 +559,7 @@ mod tests {
 
     /// Fails when `docs/stats.md` differs from the table. `OLIVIA_WRITE_DOCS=1` writes it.
     #[test]
-    fn documentation_of_the_figures_is_not_stale() {
+    fn documentation_of_the_metrics_is_not_stale() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/stats.md");
         let page = page();
         if env::var_os("OLIVIA_WRITE_DOCS").is_some() {
@@ -572,7 +572,7 @@ mod tests {
     fn page() -> String {
         let mut page = "# STATS\n\n\
             Written by `make docs` from the table in `src/node/metrics.rs`. The names are stable.\n\n\
-            `STATS` returns all figures of this node. `STATS mesh` returns those of a section, `STATS keys,hits`\n\
+            `STATS` returns all metrics of this node. `STATS mesh` returns those of a section, `STATS keys,hits`\n\
             those named, `STATS summary` the eight to look at first. Counters start at 0 with the node and never\n\
             fall; gauges are the state now.\n\n\
             ## To look at first\n\n"

@@ -62,11 +62,11 @@ impl ReplyForm {
 pub(in crate::node) enum ReportKind {
     /// The page for people.
     Page,
-    /// The figures of the page, as JSON.
+    /// The metrics of the page, as JSON.
     Status,
     /// The samples of the last hour and day.
     History,
-    /// The figures in the text format of Prometheus.
+    /// The metrics in the text format of Prometheus.
     Prometheus,
     /// The same in OpenMetrics.
     OpenMetrics,

@@ -61,7 +61,7 @@
 //! | `MESH` | `:MESH "10.0.0.2:5454 linked; …"` | one quoted field for each peer, for people |
 //! | `AUTH password` | `:WELCOME ` | if a password is set, all verbs except PING, HELP and QUIT are `ERR` before it |
 //! | `STATS` | `:STATS name:value,…` | the names are stable |
-//! | `STATS memory,hits` | `:STATS …` | the figures of sections or names; `calls`: of each command |
+//! | `STATS memory,hits` | `:STATS …` | the metrics of sections or names; `calls`: of each command |
 //! | `HELP` | `:HELP …` | the verbs, on one line |
 //! | `HELP SET` | `:HELP SET key:value: … Example: …` | the form and effect of a verb |
 //! | `QUIT` | `:BYE ` | then the connection closes; a node that shuts down sends the same |
@@ -90,8 +90,8 @@
 //! |---|---|
 //! | `/livez` | 200 while the event loop runs |
 //! | `/readyz` | 200, or 503 with the reasons, one per line |
-//! | `/metrics` | the figures of STATS and of each linked peer: OpenMetrics if the client accepts it, else Prometheus text |
-//! | `/status.json` | the figures of the page |
+//! | `/metrics` | the metrics of STATS and of each linked peer: OpenMetrics if the client accepts it, else Prometheus text |
+//! | `/status.json` | the metrics of the page |
 //! | `/history.json` | samples of the last hour and day |
 //! | `/` | a page about this node and its mesh, for people |
 //!

@@ -3,7 +3,7 @@
 /// Files that stand together in the architecture.
 pub struct Layer {
     pub name: &'static str,
-    pub says: &'static str,
+    pub purpose: &'static str,
     /// Files and folders. A file belongs to the layer that names the longest part of its path.
     pub holds: &'static [&'static str],
     /// The layers that it may import, all of them below it.
@@ -16,26 +16,26 @@ pub const BOUNDARY: &str = "node";
 pub const LAYERS: [Layer; 19] = [
     Layer {
         name: "main",
-        says: "arguments, configuration, logger, exit code",
+        purpose: "arguments, configuration, logger, exit code",
         holds: &["main.rs"],
         imports: &["shell", "client", "config"],
     },
     Layer {
         name: "client",
-        says: "subcommands that talk to a running node, and load it",
+        purpose: "subcommands that talk to a running node, and load it",
         holds: &["client"],
         imports: &["wire", "base"],
     },
-    Layer { name: "lib", says: "the map of the sources", holds: &["lib.rs"], imports: &[] },
+    Layer { name: "lib", purpose: "the map of the sources", holds: &["lib.rs"], imports: &[] },
     Layer {
         name: "shell",
-        says: "the only code that knows mio, sockets and real time",
+        purpose: "the only code that knows mio, sockets and real time",
         holds: &["shell"],
         imports: &["node", "wire", "base", "config", "limits"],
     },
     Layer {
         name: "node",
-        says: "sans-IO boundary: bytes, keys and `now` in, bytes and actions out",
+        purpose: "sans-IO boundary: bytes, keys and `now` in, bytes and actions out",
         holds: &["node", "node/conn/reader.rs", "node/conn/serving.rs", "node/conn/requests.rs"],
         imports: &[
             "command", "versions", "lookup", "peer", "digest", "conn", "state", "records", "filter", "wire",
@@ -44,7 +44,7 @@ pub const LAYERS: [Layer; 19] = [
     },
     Layer {
         name: "command",
-        says: "requests of clients to replies",
+        purpose: "requests of clients to replies",
         holds: &["node/command", "node/http"],
         imports: &[
             "versions", "lookup", "peer", "digest", "conn", "state", "records", "store", "filter", "wire",
@@ -53,7 +53,7 @@ pub const LAYERS: [Layer; 19] = [
     },
     Layer {
         name: "peer",
-        says: "discovery, dialling, handshake, links, frames",
+        purpose: "discovery, dialling, handshake, links, frames",
         holds: &["node/peer"],
         imports: &[
             "versions", "lookup", "digest", "conn", "state", "records", "store", "filter", "wire", "base",
@@ -62,7 +62,7 @@ pub const LAYERS: [Layer; 19] = [
     },
     Layer {
         name: "versions",
-        says: "one value per key: notices of newer versions",
+        purpose: "one value per key: notices of newer versions",
         holds: &["node/versions"],
         imports: &[
             "lookup", "digest", "conn", "state", "records", "store", "filter", "wire", "base", "limits",
@@ -70,31 +70,31 @@ pub const LAYERS: [Layer; 19] = [
     },
     Layer {
         name: "lookup",
-        says: "queries to peers, and from peers",
+        purpose: "queries to peers, and from peers",
         holds: &["node/lookup"],
         imports: &["digest", "conn", "state", "records", "store", "filter", "wire", "base", "limits"],
     },
     Layer {
         name: "digest",
-        says: "own filter and filters of peers, kept equal",
+        purpose: "own filter and filters of peers, kept equal",
         holds: &["node/digest"],
         imports: &["conn", "state", "records", "filter", "wire", "base", "limits"],
     },
     Layer {
         name: "conn",
-        says: "one connection: order of replies, timeouts, output of links",
+        purpose: "one connection: order of replies, timeouts, output of links",
         holds: &["node/conn", "node/peer/link_output.rs"],
         imports: &["state", "records", "filter", "wire", "base", "config", "limits"],
     },
     Layer {
         name: "state",
-        says: "all that a node has",
+        purpose: "all that a node has",
         holds: &["node/state.rs"],
         imports: &["records", "store", "filter", "wire", "base", "config", "limits"],
     },
     Layer {
         name: "records",
-        says: "the tables of a node, and its one write path",
+        purpose: "the tables of a node, and its one write path",
         holds: &[
             "node/alarm.rs",
             "node/history.rs",
@@ -148,37 +148,37 @@ pub const LAYERS: [Layer; 19] = [
     },
     Layer {
         name: "filter",
-        says: "Bloom filters and their synchronisation",
+        purpose: "Bloom filters and their synchronisation",
         holds: &["filter"],
         imports: &["base", "limits"],
     },
     Layer {
         name: "store",
-        says: "items, index, heap, expiry",
+        purpose: "items, index, heap, expiry",
         holds: &["store"],
         imports: &["base", "limits"],
     },
     Layer {
         name: "wire",
-        says: "the protocol: bytes to messages and back, no state",
+        purpose: "the protocol: bytes to messages and back, no state",
         holds: &["wire"],
         imports: &["base", "limits"],
     },
     Layer {
         name: "config",
-        says: "what an operator can set",
+        purpose: "what an operator can set",
         holds: &["config", "config.rs"],
         imports: &["base", "limits"],
     },
     Layer {
         name: "base",
-        says: "time, slots, arena, buffers, timer wheel; knows nothing of Olivia",
+        purpose: "time, slots, arena, buffers, timer wheel; knows nothing of Olivia",
         holds: &["base"],
         imports: &[],
     },
     Layer {
         name: "limits",
-        says: "sizes and counts that bound everything",
+        purpose: "sizes and counts that bound everything",
         holds: &["limits.rs"],
         imports: &[],
     },

@@ -26,7 +26,7 @@ pub fn check(sources: &Sources) {
 /// A view as SVG: one line for each step, indented below its caller.
 fn steps((_, title, steps): &View) -> String {
     let mut body = format!("<text x='10' y='20' font-weight='bold'>{title}</text>\n");
-    for (row, (depth, file, function, says)) in steps.iter().enumerate() {
+    for (row, (depth, file, function, purpose)) in steps.iter().enumerate() {
         let (x, y) = (20 + 22 * depth, 48 + 24 * row);
         let name = file.trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::");
         let colour = if file.starts_with("shell") { "#f6f6f2" } else { "#eef4ff" };
@@ -34,7 +34,7 @@ fn steps((_, title, steps): &View) -> String {
         _ = writeln!(
             body,
             "<rect x='{x}' y='{}' width='{width}' height='20' rx='4' fill='{colour}' stroke='#999'/>\n\
-             <text x='{}' y='{y}'>{name}::{function}</text>\n<text x='{}' y='{y}' fill='#555'>{says}</text>",
+             <text x='{}' y='{y}'>{name}::{function}</text>\n<text x='{}' y='{y}' fill='#555'>{purpose}</text>",
             y - 14,
             x + 6,
             x + width + 8
@@ -84,7 +84,7 @@ fn text(sources: &Sources) -> String {
         if layer.name == BOUNDARY {
             out.push_str("//! ──────────── below: no clock, no socket, no thread; the same calls give the same bytes\n");
         }
-        _ = writeln!(out, "//! {:<10}{}", layer.name, layer.says);
+        _ = writeln!(out, "//! {:<10}{}", layer.name, layer.purpose);
         if layer.holds[0] != "main.rs" && layer.holds != ["limits.rs"] {
             for line in wrapped(&files(sources, at), 95) {
                 _ = writeln!(out, "//!           {line}");
@@ -115,7 +115,7 @@ fn svg(sources: &Sources) -> String {
             "<text x='20' y='{}'><tspan font-weight='bold'>{}</tspan>  {}</text>",
             y + 19,
             layer.name,
-            layer.says
+            layer.purpose
         );
         for (row, line) in lines.iter().enumerate() {
             _ = writeln!(body, "<text x='110' y='{}' fill='#555'>{line}</text>", y + 35 + 16 * row);

@@ -222,7 +222,7 @@ impl Server {
 
     /// Waits until its standard error holds `text`.
     pub fn wait_for_log(&self, text: &str) {
-        wait_until(&format!("the log says {text:?}"), || self.log().contains(text));
+        wait_until(&format!("the log holds {text:?}"), || self.log().contains(text));
     }
 
     /// Replaces its `olivia.toml`.

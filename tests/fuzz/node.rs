@@ -17,7 +17,7 @@ use std::time::Duration;
 const TICKS_MAX: u32 = 10_000;
 
 /// Bytes of one connection's output, beyond the limit at which requests wait: one reply, or a line
-/// of figures.
+/// of metrics.
 const REPLY_SPARE_BYTES: usize = 8 * 1024;
 
 /// The input is a script: see [`World::step`].

@@ -14,12 +14,12 @@ enum Source {
     /// A constant.
     Always(&'static str),
     /// The metric with this name.
-    Figure(&'static str),
+    Plain(&'static str),
     /// The metric with this name, in bytes, shown in the largest unit.
     Human(&'static str),
 }
 
-use Source::{Always, Figure, Human};
+use Source::{Always, Human, Plain};
 
 /// Redis's sections, each with its fields.
 const SECTIONS: [(&str, &[(&str, Source)]); 8] = [
@@ -29,18 +29,18 @@ const SECTIONS: [(&str, &[(&str, Source)]); 8] = [
             ("redis_version", Always(REDIS_VERSION)),
             ("redis_mode", Always("standalone")),
             ("server_name", Always("olivia")),
-            ("olivia_version", Figure("version")),
+            ("olivia_version", Plain("version")),
             ("arch_bits", Always("64")),
-            ("run_id", Figure("node_id")),
-            ("uptime_in_seconds", Figure("uptime_seconds")),
+            ("run_id", Plain("node_id")),
+            ("uptime_in_seconds", Plain("uptime_seconds")),
         ],
     ),
     (
         "Clients",
         &[
-            ("connected_clients", Figure("clients")),
+            ("connected_clients", Plain("clients")),
             ("cluster_connections", Always("0")),
-            ("maxclients", Figure("clients_max")),
+            ("maxclients", Plain("clients_max")),
             ("blocked_clients", Always("0")),
             ("tracking_clients", Always("0")),
         ],
@@ -48,11 +48,11 @@ const SECTIONS: [(&str, &[(&str, Source)]); 8] = [
     (
         "Memory",
         &[
-            ("used_memory", Figure("memory_bytes")),
+            ("used_memory", Plain("memory_bytes")),
             ("used_memory_human", Human("memory_bytes")),
-            ("used_memory_dataset", Figure("memory_live_bytes")),
-            ("mem_clients_normal", Figure("buffers_bytes")),
-            ("maxmemory", Figure("memory_max")),
+            ("used_memory_dataset", Plain("memory_live_bytes")),
+            ("mem_clients_normal", Plain("buffers_bytes")),
+            ("maxmemory", Plain("memory_max")),
             ("maxmemory_human", Human("memory_max")),
         ],
     ),
@@ -69,17 +69,17 @@ const SECTIONS: [(&str, &[(&str, Source)]); 8] = [
     (
         "Stats",
         &[
-            ("total_connections_received", Figure("connections_accepted")),
-            ("total_commands_processed", Figure("requests")),
-            ("rejected_connections", Figure("connections_refused")),
-            ("expired_keys", Figure("expirations")),
-            ("evicted_keys", Figure("evictions")),
-            ("keyspace_hits", Figure("hits")),
-            ("keyspace_misses", Figure("misses")),
+            ("total_connections_received", Plain("connections_accepted")),
+            ("total_commands_processed", Plain("requests")),
+            ("rejected_connections", Plain("connections_refused")),
+            ("expired_keys", Plain("expirations")),
+            ("evicted_keys", Plain("evictions")),
+            ("keyspace_hits", Plain("hits")),
+            ("keyspace_misses", Plain("misses")),
             ("pubsub_channels", Always("0")),
             ("pubsub_patterns", Always("0")),
-            ("total_error_replies", Figure("request_errors")),
-            ("acl_access_denied_auth", Figure("auth_failures")),
+            ("total_error_replies", Plain("request_errors")),
+            ("acl_access_denied_auth", Plain("auth_failures")),
         ],
     ),
     (
@@ -147,15 +147,15 @@ pub(super) fn info<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
     Ok(Effect::Reply)
 }
 
-fn figure(name: &str, snapshot: &Snapshot<'_>) -> Option<Value> {
+fn metric(name: &str, snapshot: &Snapshot<'_>) -> Option<Value> {
     Metric::named(name.as_bytes()).next().map(|row| row.read(snapshot))
 }
 
 fn put_field(text: &mut String, field: &str, source: Source, snapshot: &Snapshot<'_>) {
     let value = match source {
         Always(value) => value.to_owned(),
-        Figure(name) => figure(name, snapshot).map_or_else(String::new, |value| value.to_string()),
-        Human(name) => match figure(name, snapshot) {
+        Plain(name) => metric(name, snapshot).map_or_else(String::new, |value| value.to_string()),
+        Human(name) => match metric(name, snapshot) {
             Some(Value::Number(bytes)) => human(bytes),
             Some(Value::Ratio(_) | Value::Flag(_) | Value::Text(_) | Value::Node(_)) | None => String::new(),
         },
@@ -195,9 +195,9 @@ mod tests {
     use crate::node::metrics::{self, METRICS, Metric};
 
     #[test]
-    fn each_field_names_a_figure_that_there_is() {
+    fn each_field_names_a_metric_that_there_is() {
         for (field, source) in SECTIONS.iter().flat_map(|(_, fields)| *fields) {
-            if let Source::Figure(name) | Source::Human(name) = source {
+            if let Source::Plain(name) | Source::Human(name) = source {
                 assert_eq!(Metric::named(name.as_bytes()).count(), 1, "{field}");
             }
             // Clients read all sections into one map.

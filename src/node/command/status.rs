@@ -208,7 +208,7 @@ pub(super) fn stats<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     }
     if call.reply.is_blank() {
         let word = call.args.get(0).unwrap_or_default();
-        let topics = format!("sections ({}, summary, calls) and names of figures", SECTIONS.join(", "));
+        let topics = format!("sections ({}, summary, calls) and names of metrics", SECTIONS.join(", "));
         return Err(CommandError::UnknownTopic(call.command.name, topics, word));
     }
     Ok(Effect::Reply)
@@ -313,7 +313,7 @@ impl Readiness {
 }
 
 /// OLIVIA STATS [section or name …]: metrics by name.
-pub(super) fn figures<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
+pub(super) fn metrics<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let snapshot = snapshot(state, call.now);
     let rows: Vec<&Metric> = if call.args.is_empty() {
         METRICS.iter().collect()

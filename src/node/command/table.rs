@@ -291,7 +291,7 @@ const LIST: &[Command] = &[
     Command::new(
         "STATS",
         "server",
-        "Returns the node's figures, or those of some sections or names.",
+        "Returns the node's metrics, or those of some sections or names.",
         status::stats,
     )
     .takes_a_step()
@@ -449,7 +449,7 @@ const LIST: &[Command] = &[
     .resp(-2, Keys::ALL),
     Command::new("UNWATCH", "transactions", "Drops the watched keys.", transaction::unwatch)
         .resp(1, Keys::NONE),
-    Command::new("INFO", "server", "Returns the figures of the node.", info::info)
+    Command::new("INFO", "server", "Returns the metrics of the node.", info::info)
         .takes_a_step()
         .differs("Fields that are not measured are left out; the sections Olivia and Mesh are added.")
         .resp(-1, Keys::NONE),
@@ -599,8 +599,8 @@ const LIST: &[Command] = &[
     Command::new(
         "OLIVIA STATS",
         "mesh",
-        "Returns the node's figures, or those of some sections or names.",
-        status::figures,
+        "Returns the node's metrics, or those of some sections or names.",
+        status::metrics,
     )
     .takes_a_step()
     .resp(-2, Keys::NONE),

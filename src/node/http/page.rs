@@ -104,14 +104,14 @@ pub(super) fn end(state: &State, now: Now, draft: &mut Draft) {
 
 /// Writes the part of the body with this name.
 fn put_part(state: &State, now: Now, snapshot: &Snapshot<'_>, name: &str, draft: &mut Draft) {
-    let figures = Figures(snapshot);
+    let metrics = Metrics(snapshot);
     let Draft { text, families, busiest, peers_known, .. } = draft;
-    let number = |name| count(figures.number(name) as f64);
-    let size = |name| bytes(figures.number(name) as f64);
+    let number = |name| count(metrics.number(name) as f64);
+    let size = |name| bytes(metrics.number(name) as f64);
     match name {
         "where" => put_where(state, snapshot, text),
         "state" => put_state(state, text),
-        "rate" | "hits" | "p99" | "keys" | "memory" | "busy" => put_tile(state, now, &figures, name, text),
+        "rate" | "hits" | "p99" | "keys" | "memory" | "busy" => put_tile(state, now, &metrics, name, text),
         "mesh-title" if *peers_known == 0 => text.extend_from_slice(b"Mesh"),
         "mesh-title" => {
             let linked = snapshot.peers_linked;
@@ -122,11 +122,11 @@ fn put_part(state: &State, now: Now, snapshot: &Snapshot<'_>, name: &str, draft:
         "charts-day" => text.append(&mut families[DAY]),
         "peers" => put_rows(&families[ROWS], 10, text),
         "spans" => put_spans(state, now, text),
-        "kinds" => put_kinds(&figures, text),
+        "kinds" => put_kinds(&metrics, text),
         "classes" => put_classes(state, text),
         "slow" => put_slow(state, now, text),
         "clients" => put_clients(busiest, text),
-        "figures" => put_figures(snapshot, text),
+        "metrics" => put_metrics(snapshot, text),
         "lookups" => put_list(
             text,
             &[
@@ -142,8 +142,8 @@ fn put_part(state: &State, now: Now, snapshot: &Snapshot<'_>, name: &str, draft:
         "filters" => put_list(
             text,
             &[
-                ("Own filter", bytes(figures.number("filter_bits") as f64 / 8.0)),
-                ("Own fill", percent(figures.ratio("filter_fill"), 1)),
+                ("Own filter", bytes(metrics.number("filter_bits") as f64 / 8.0)),
+                ("Own fill", percent(metrics.ratio("filter_fill"), 1)),
                 ("Filters of peers", size("peer_filters_bytes")),
                 ("Sent", size("digest_sent_bytes")),
                 ("Received", size("digest_received_bytes")),
@@ -163,9 +163,9 @@ fn put_part(state: &State, now: Now, snapshot: &Snapshot<'_>, name: &str, draft:
 }
 
 /// Metrics by their names in the metrics table.
-struct Figures<'s>(&'s Snapshot<'s>);
+struct Metrics<'s>(&'s Snapshot<'s>);
 
-impl Figures<'_> {
+impl Metrics<'_> {
     fn value(&self, name: &str) -> Option<Value> {
         Metric::named(name.as_bytes()).next().map(|metric| metric.read(self.0))
     }
@@ -198,9 +198,9 @@ fn put_state(state: &State, text: &mut Vec<u8>) {
 }
 
 /// Writes the content of a tile: a figure, a note, and a small line over the last ten minutes or a meter.
-fn put_tile(state: &State, now: Now, figures: &Figures<'_>, name: &str, text: &mut Vec<u8>) {
+fn put_tile(state: &State, now: Now, metrics: &Metrics<'_>, name: &str, text: &mut Vec<u8>) {
     let minute = summary(state, now, Span::Minute);
-    let number = |name| count(figures.number(name) as f64);
+    let number = |name| count(metrics.number(name) as f64);
     let ratio = |hits: u64, misses: u64| (hits + misses > 0).then(|| hits as f64 / (hits + misses) as f64);
     let quantile = |share| (minute.latency.count() > 0).then(|| micros(minute.latency.quantile(share)));
     let dash = || "–".to_owned();
@@ -211,7 +211,7 @@ fn put_tile(state: &State, now: Now, figures: &Figures<'_>, name: &str, text: &m
             spark(state, now, None, |sample| Some(sample.rise.requests as f64)),
         ),
         "hits" => {
-            let whole = ratio(figures.number("hits"), figures.number("misses"));
+            let whole = ratio(metrics.number("hits"), metrics.number("misses"));
             let none = || "no key was read yet".to_owned();
             (
                 ratio(minute.rise.hits, minute.rise.misses).map_or_else(dash, |ratio| percent(ratio, 1)),
@@ -232,7 +232,7 @@ fn put_tile(state: &State, now: Now, figures: &Figures<'_>, name: &str, text: &m
         ),
         "memory" => {
             let [held, live, max] =
-                ["memory_bytes", "memory_live_bytes", "memory_max"].map(|name| figures.number(name));
+                ["memory_bytes", "memory_live_bytes", "memory_max"].map(|name| metrics.number(name));
             let (part, of, note) = if max > 0 {
                 (held, max, format!("of {}", bytes(max as f64)))
             } else {
@@ -241,8 +241,8 @@ fn put_tile(state: &State, now: Now, figures: &Figures<'_>, name: &str, text: &m
             (bytes(held as f64), note, meter(part as f64 / of.max(1) as f64))
         }
         _ => {
-            let busy = figures.ratio("loop_busy_ratio");
-            let longest = human::micros(figures.number("iteration_max_us") as f64);
+            let busy = metrics.ratio("loop_busy_ratio");
+            let longest = human::micros(metrics.number("iteration_max_us") as f64);
             (percent(busy, 1), format!("longest iteration {longest}"), meter(busy))
         }
     };
@@ -322,7 +322,7 @@ fn put_mesh(state: &State, snapshot: &Snapshot<'_>, parts: &[Vec<u8>], peers: us
     let _ = writeln!(
         text,
         "<svg viewBox=\"0 0 760 470\" role=\"img\" aria-labelledby=\"mesh-title mesh-text\"><desc id=\"mesh-text\">This node \
-         and {peers} others, of which {linked} are linked. The table of peers below has the same figures.</desc>"
+         and {peers} others, of which {linked} are linked. The table of peers below has the same metrics.</desc>"
     );
     text.extend_from_slice(&parts[LINKS]);
     text.extend_from_slice(&parts[NODES]);
@@ -378,17 +378,17 @@ const KINDS: [(&str, &str, &str); 9] = [
     ("Buffers", "buffers_bytes", "teal"),
 ];
 
-fn put_kinds(figures: &Figures<'_>, text: &mut Vec<u8>) {
-    let all: u64 = KINDS.iter().map(|(_, name, _)| figures.number(name)).sum();
+fn put_kinds(metrics: &Metrics<'_>, text: &mut Vec<u8>) {
+    let all: u64 = KINDS.iter().map(|(_, name, _)| metrics.number(name)).sum();
     text.extend_from_slice(b"<div class=\"bar\" aria-hidden=\"true\">");
     for (_, name, color) in KINDS {
-        let width = 100.0 * figures.number(name) as f64 / all.max(1) as f64;
+        let width = 100.0 * metrics.number(name) as f64 / all.max(1) as f64;
         let _ = write!(text, "<span style=\"width:{width:.1}%;background:var(--{color})\"></span>");
     }
     text.extend_from_slice(b"</div><dl>");
     for (label, name, color) in KINDS {
         let dot = format!("<span class=\"dot\" style=\"background:var(--{color})\"></span>");
-        let _ = write!(text, "<dt>{dot}{label}</dt><dd>{}</dd>", bytes(figures.number(name) as f64));
+        let _ = write!(text, "<dt>{dot}{label}</dt><dd>{}</dd>", bytes(metrics.number(name) as f64));
     }
     text.extend_from_slice(b"</dl>");
 }
@@ -462,7 +462,7 @@ fn put_list(text: &mut Vec<u8>, rows: &[(&str, String)]) {
 }
 
 /// Writes all metrics, by section.
-fn put_figures(snapshot: &Snapshot<'_>, text: &mut Vec<u8>) {
+fn put_metrics(snapshot: &Snapshot<'_>, text: &mut Vec<u8>) {
     for section in SECTIONS {
         let _ = write!(text, "<section><h3>{section}</h3><dl>");
         for metric in METRICS.iter().filter(|metric| metric.section == section) {

@@ -44,7 +44,7 @@ fn put_own(state: &State, now: Now, text: &mut Vec<u8>) {
     for (at, note) in readiness(state).notes().iter().enumerate() {
         put(text, format_args!("{}\"{note}\"", if at > 0 { "," } else { "" }));
     }
-    put(text, "],\n\"figures\":{");
+    put(text, "],\n\"metrics\":{");
     for (at, section) in SECTIONS.iter().enumerate() {
         put(text, format_args!("{}\"{section}\":{{", if at > 0 { ",\n" } else { "" }));
         let rows = METRICS.iter().filter(|metric| metric.section == *section);

@@ -290,7 +290,7 @@ impl World {
         let Self { hosts, alone: Some(alone), net, trace, .. } = self else { return };
         let now = hosts[HOST].now(net.now).mono;
         let Host { sockets, node: Some(node), config, is_ending, .. } = &mut hosts[HOST] else { return };
-        let mut figures = Vec::new();
+        let mut metrics = Vec::new();
         let Alone { model, full, .. } = alone;
         let mut desk = Desk { model, config, now, is_draining: *is_ending, full };
         for socket in sockets.values_mut() {
@@ -300,11 +300,11 @@ impl World {
                 let new = &outbound[socket.seen..];
                 socket.seen = outbound.len();
                 trace.note(net.now, "    reply", HOST, socket.key.to_bits(), new);
-                figures.extend(talk.check_replies(&mut desk, new));
+                metrics.extend(talk.check_replies(&mut desk, new));
             }
         }
-        for (text, keys_min) in figures {
-            self.check_figures(&text, keys_min);
+        for (text, keys_min) in metrics {
+            self.check_metrics(&text, keys_min);
         }
     }
 
@@ -367,8 +367,8 @@ impl World {
         }
     }
 
-    /// Checks the figures of STATS.
-    fn check_figures(&mut self, text: &str, keys_min: usize) {
+    /// Checks the metrics of STATS.
+    fn check_metrics(&mut self, text: &str, keys_min: usize) {
         let number = |name: &str| -> u64 {
             let fields = text.split(',').filter_map(|field| field.split_once(':'));
             let mut values = fields.filter(|(field, _)| *field == name).map(|(_, value)| value);
