@@ -150,17 +150,18 @@ impl Keyspace {
         self.prefetch(&hashed[..count], for_writing);
     }
 
-    /// Prefetches the memory of keys, and with `for_writing` their blocks of the own filter. Does nothing for fewer
-    /// than four keys, where it does not pay.
+    /// Prefetches the memory of keys, and with `for_writing` the blocks of the own filter of those that are probably new.
+    /// Does nothing for fewer than four keys, where it does not pay.
     pub(in crate::node) fn prefetch(&self, keys: &[HashedKey<'_>], for_writing: bool) {
         if keys.len() < PREFETCHED_KEYS_MIN {
             return;
         }
-        if for_writing {
-            let filter = self.own_filter.filter();
-            keys.iter().for_each(|key| filter.fetch(key.hash.0));
-        }
-        self.store.prefetch(keys);
+        let filter = self.own_filter.filter();
+        self.store.prefetch(keys, |absent| {
+            if for_writing {
+                filter.fetch(absent.0);
+            }
+        });
     }
 
     /// Offers the map that contains a request or frame while it is executed: a large value in it is linked, not
@@ -481,6 +482,13 @@ impl Keyspace {
     /// writes of one command: filter and changelog would take memory that was reserved for it.
     #[inline]
     pub(in crate::node) fn keep_up(&mut self, now: Now) {
+        if self.unpaid > 0 || self.own_filter.is_behind() || self.store.has_departures() {
+            self.catch_up(now);
+        }
+    }
+
+    #[inline(never)]
+    fn catch_up(&mut self, now: Now) {
         self.own_filter.keep_up(now.mono, &mut self.store);
         if self.unpaid > 0 {
             let budget = mem::take(&mut self.unpaid).saturating_mul(TIMERS_PER_WRITE);

@@ -219,6 +219,19 @@ impl Heap {
         self.memory_bytes().saturating_sub(self.live_bytes())
     }
 
+    /// Overwrites value and version of an item by those of one of the same key and layout; false, and nothing changed,
+    /// if the item has another layout, an expiry or wide lengths.
+    #[inline]
+    pub(super) fn overwrite_value(
+        &mut self,
+        handle: u32,
+        layout: Layout,
+        value: &[u8],
+        version: Version,
+    ) -> bool {
+        layout.overwrite(self.slot_mut(handle), value, version)
+    }
+
     /// Overwrites an item by another one of the same key, in place; false, and nothing changed, if the slot or large
     /// object does not have the size of the new item.
     pub(super) fn overwrite(

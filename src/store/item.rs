@@ -181,6 +181,7 @@ const LIVE: u32 = 1;
 const TIMED: u32 = 1 << 1;
 const WIDE: u32 = 1 << 2;
 const LARGE: u32 = 1 << 7;
+const MARKS: u32 = Marks::ALL as u32;
 const KEY_SHIFT: u32 = 7;
 const KEY_MASK: u32 = 0x1FF;
 const VALUE_SHIFT: u32 = 16;
@@ -282,15 +283,32 @@ impl Layout {
         EXPIRY_AT + expiry_bytes + lengths
     }
 
+    /// Overwrites value and version of a live item of the same key, if it and this layout have lengths of narrow form,
+    /// the same ones, and no expiry. Returns whether they have.
+    #[inline]
+    pub(super) fn overwrite(self, slot: &mut [u8], value: &[u8], version: Version) -> bool {
+        let is_same = !self.wide && !self.timed && u32_at(slot, 0) & !MARKS == self.narrow_head();
+        if is_same {
+            let (header, body) = slot.split_at_mut(EXPIRY_AT);
+            header[VERSION_AT..].copy_from_slice(&version.0.to_le_bytes());
+            body[self.key_len..self.body_bytes()].copy_from_slice(value);
+        }
+        is_same
+    }
+
+    /// The head of a live item without marks and expiry, and with the lengths.
+    const fn narrow_head(self) -> u32 {
+        LIVE | length_u32(self.key_len) << KEY_SHIFT | length_u32(self.value_len) << VALUE_SHIFT
+    }
+
     /// Writes the header, without marks. `expiry` must be `Some` if and only if the layout is timed.
     pub(super) fn write(self, slot: &mut [u8], expiry: Option<Expiry>, version: Version) {
         debug_assert_eq!(self.timed, expiry.is_some());
-        let mut head = LIVE;
-        if self.wide {
-            head |= WIDE | if self.large { LARGE } else { 0 };
-        } else {
-            head |= length_u32(self.key_len) << KEY_SHIFT | length_u32(self.value_len) << VALUE_SHIFT;
-        }
+        let mut head = match (self.wide, self.large) {
+            (true, true) => LIVE | WIDE | LARGE,
+            (true, false) => LIVE | WIDE,
+            (false, _) => self.narrow_head(),
+        };
         slot[VERSION_AT..EXPIRY_AT].copy_from_slice(&version.0.to_le_bytes());
         let mut at = EXPIRY_AT;
         if let Some(expiry) = expiry {
@@ -335,8 +353,11 @@ pub(super) fn u32_at(slot: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes)
 }
 
-fn length_u32(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or_else(|_| panic!("a key or value of 4 GiB: the limits are lower"))
+const fn length_u32(length: usize) -> u32 {
+    assert!(length <= u32::MAX as usize, "a key or value of 4 GiB: the limits are lower");
+    #[expect(clippy::cast_possible_truncation, reason = "just checked")]
+    let length = length as u32;
+    length
 }
 
 /// Writes the value after the key.

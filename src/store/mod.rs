@@ -248,8 +248,10 @@ impl Store {
     }
 
     /// Prefetches the memory of up to 16 keys that will be read next, so that their cache misses overlap. Costs some
-    /// 5 ns per key and two cache misses in total; does not pay below four keys.
-    pub fn prefetch(&self, keys: &[HashedKey<'_>]) {
+    /// 5 ns per key and two cache misses in total; does not pay below four keys. Calls `visit_absent` for each key that
+    /// is probably absent.
+    #[inline]
+    pub fn prefetch(&self, keys: &[HashedKey<'_>], mut visit_absent: impl FnMut(KeyHash)) {
         let keys = &keys[..keys.len().min(PREFETCH_MAX)];
         keys.iter().for_each(|key| self.index.fetch(key.hash.0));
         let (mut elsewhere, mut len) = ([KeyHash(0); PREFETCH_MAX], 0);
@@ -263,8 +265,9 @@ impl Store {
             }
         }
         for hash in &elsewhere[..len] {
-            if let Some(handle) = self.index.candidates(hash.0).next() {
-                self.heap.fetch(handle);
+            match self.index.candidates(hash.0).next() {
+                Some(handle) => self.heap.fetch(handle),
+                None => visit_absent(*hash),
             }
         }
     }
@@ -283,34 +286,53 @@ impl Store {
         expiry: Option<Expiry>,
         version: Version,
     ) -> Result<SetOutcome, Full> {
-        let result = self.set_once(now, key, value, expiry, version);
-        if self.needs_memory(&result) {
-            return self.reclaiming(now, key.bytes.len() + value.len(), |store| {
-                store.set_once(now, key, value, expiry, version)
-            });
+        match self.set_in_place(now, key, value, expiry, version) {
+            Ok(outcome) => Ok(outcome),
+            Err(old) => self.set_with_memory(now, key, value, expiry, version, old),
         }
-        result
     }
 
-    fn set_once(
+    /// Sets a key if that takes no memory, else returns its item, if there is one.
+    #[inline(always)]
+    fn set_in_place(
         &mut self,
         now: Instant,
         key: HashedKey<'_>,
         value: &[u8],
         expiry: Option<Expiry>,
         version: Version,
-    ) -> Result<SetOutcome, Full> {
-        let old = self.find_held(key);
-        if old.is_some_and(|old| old.version > version && old.is_alive(now)) {
+    ) -> Result<SetOutcome, Option<Held>> {
+        let Some(old) = self.find_held(key) else { return Err(None) };
+        if old.version > version && old.is_alive(now) {
             return Ok(SetOutcome::Newer);
         }
-        if expiry.is_none()
-            && let Some(old) = old
-            && self.put_in_place(key, value, version, old)
-        {
+        if expiry.is_none() && self.put_in_place(key, value, version, old) {
             return Ok(SetOutcome::Replaced);
         }
-        self.put(key, value, expiry, version, old)
+        Err(Some(old))
+    }
+
+    /// Sets a key whose item, if there is one, is `old`, and reclaims memory for it if needed.
+    #[inline(never)]
+    fn set_with_memory(
+        &mut self,
+        now: Instant,
+        key: HashedKey<'_>,
+        value: &[u8],
+        expiry: Option<Expiry>,
+        version: Version,
+        old: Option<Held>,
+    ) -> Result<SetOutcome, Full> {
+        let result = self.put(key, value, expiry, version, old);
+        if !self.needs_memory(&result) {
+            return result;
+        }
+        self.reclaiming(now, key.bytes.len() + value.len(), |store| {
+            match store.set_in_place(now, key, value, expiry, version) {
+                Ok(outcome) => Ok(outcome),
+                Err(old) => store.put(key, value, expiry, version, old),
+            }
+        })
     }
 
     /// Overwrites an item of up to 16 KiB without an expiry by another one without an expiry, the most frequent case
@@ -322,7 +344,8 @@ impl Store {
         if old.expiry.is_some()
             || layout.is_large()
             || self.check_size(layout.item_bytes()).is_err()
-            || !self.heap.overwrite(old.handle, key.bytes, value, None, version)
+            || !self.heap.overwrite_value(old.handle, layout, value, version)
+                && !self.heap.overwrite(old.handle, key.bytes, value, None, version)
         {
             return false;
         }

@@ -169,12 +169,17 @@ impl OwnFilter {
         self.claimed_for = time;
     }
 
+    /// Whether [`OwnFilter::keep_up`] has work.
+    #[inline]
+    pub(in crate::node) const fn is_behind(&self) -> bool {
+        self.additions.wrapping_sub(self.kept_up) >= ADDITIONS_PER_GROWTH_STEP
+    }
+
     /// Does the work that additions cause: steps in proportion to them, and the accounting of memory. Must not be
     /// called before the last key of a request is set: filter and changelog would take memory that was reserved for
     /// it.
-    #[inline]
     pub(in crate::node) fn keep_up(&mut self, now: Instant, store: &mut Store) {
-        while self.additions.wrapping_sub(self.kept_up) >= ADDITIONS_PER_GROWTH_STEP {
+        while self.is_behind() {
             self.kept_up = self.kept_up.wrapping_add(ADDITIONS_PER_GROWTH_STEP);
             self.account(store);
             self.note_fill(now, store);
