@@ -55,7 +55,7 @@ pub const VIEWS: [View; 5] = [
         "life_of_a_remote_get.svg",
         "GET of a key on another node",
         &[
-            (0, DISPATCH, "execute", "the handler returned LookUp"),
+            (0, DISPATCH, "apply_effect", "the handler returned LookUp"),
             (1, "node/command/read.rs", "begin_pending", "holds a slot among the replies"),
             (2, REMOTE, "look_up", "joins or makes a lookup"),
             (2, REMOTE, "start", ""),

@@ -2,11 +2,11 @@
 
 use crate::base::time::Now;
 use crate::node::command::error::CommandError;
-use crate::node::command::find::{arg_limits, find_command, find_verb};
+use crate::node::command::find::{arg_limits, find_command, find_plain_command, find_verb};
 use crate::node::command::forwarding;
 use crate::node::command::login;
 use crate::node::command::read;
-use crate::node::command::row::{Access, Call, Command, Effect, Scope};
+use crate::node::command::row::{Access, Call, Command, CommandResult, Effect, Scope};
 use crate::node::command::table::TABLE;
 use crate::node::command::tasks;
 use crate::node::command::transaction;
@@ -60,11 +60,15 @@ pub(in crate::node) fn execute_resp(
     protocol: Protocol,
     words: Args<'_>,
 ) -> usize {
-    let found = find_command(words, &state.config.limits);
-    execute_found(state, now, key, protocol, found)
+    match find_plain_command(words, &state.config.limits) {
+        Some(command) => execute(state, now, key, protocol, b"", command, words.skip(1)),
+        None => {
+            let found = find_command(words, &state.config.limits);
+            execute_found(state, now, key, protocol, found)
+        }
+    }
 }
 
-#[inline]
 fn execute_found<'a>(
     state: &mut State,
     now: Now,
@@ -354,6 +358,28 @@ fn execute<'a>(
             state.latency.executed(command.class(), command.index);
             give_back(state, now, key, call.reply.end(), unsent_before);
         }
+        outcome => {
+            cost = cost.saturating_add(apply_effect(state, call, id, outcome, unsent_before, is_first));
+        }
+    }
+    cost.saturating_add(state.mesh.lookups.queries_since(queries_before))
+}
+
+/// Applies the effect of a call that has not written its whole reply, or that has changed its connection. Returns the
+/// cost of that, in keys.
+#[inline(never)]
+fn apply_effect<'a>(
+    state: &mut State,
+    call: Call<'a>,
+    id: &[u8],
+    outcome: CommandResult<'a>,
+    unsent_before: usize,
+    is_first: bool,
+) -> usize {
+    let Call { now, conn: key, command, args, .. } = call;
+    let protocol = call.reply.protocol();
+    match outcome {
+        Ok(Effect::Reply) => give_back(state, now, key, call.reply.end(), unsent_before),
         Ok(Effect::Authenticate) => {
             // Before the reply is written: the limits of unauthenticated connections must not count it.
             if let Some(conn) = state.conns.get_mut(key) {
@@ -397,7 +423,7 @@ fn execute<'a>(
         }
         Ok(Effect::Transact) => {
             give_back(state, now, key, call.reply.discard(), unsent_before);
-            cost = cost.saturating_add(transact(state, now, key, protocol));
+            return transact(state, now, key, protocol);
         }
         Err(error @ (CommandError::WrongPassword | CommandError::TooManyFailures(_))) => {
             let answer = Encoder::resume(Vec::new(), &call.reply.head());
@@ -413,7 +439,7 @@ fn execute<'a>(
             give_back(state, now, key, out, unsent_before);
         }
     }
-    cost.saturating_add(state.mesh.lookups.queries_since(queries_before))
+    0
 }
 
 /// Replies with an error to a request that is not carried out. Returns its cost in keys.
@@ -436,6 +462,7 @@ fn refuse(
 /// The output of a connection while a reply is written, and the state of the connection before the reply.
 struct Output {
     out: Vec<u8>,
+    /// Bytes of output before the reply; of an authenticated connection, which has no limit of them, the highest number.
     unsent_before: usize,
     /// Whether the request is the first of the connection.
     is_first: bool,
@@ -444,12 +471,12 @@ struct Output {
 }
 
 /// Counts a request and takes the buffer to which its reply is appended; [`give_back`] must follow.
-#[inline]
+#[inline(always)]
 fn open(state: &mut State, key: ConnKey) -> Option<Output> {
     let conn = state.conns.get_mut(key)?;
     state.stats.request();
     Some(Output {
-        unsent_before: conn.unsent(),
+        unsent_before: if conn.is_authenticated() { usize::MAX } else { conn.unsent() },
         is_first: conn.requested(),
         is_authenticated: conn.is_authenticated(),
         out: conn.replies.open(&mut conn.outbound, &mut state.pool),
@@ -464,6 +491,7 @@ fn put_error(state: &mut State, mut reply: Encoder, error: &CommandError<'_>) ->
 }
 
 /// Returns the buffer, with the reply, to its connection.
+#[inline]
 fn give_back(state: &mut State, now: Now, key: ConnKey, out: Vec<u8>, unsent_before: usize) {
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return pool.give(out) };

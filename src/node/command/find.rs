@@ -36,13 +36,19 @@ pub(in crate::node) fn find_command<'a>(
     words: Args<'a>,
     limits: &Limits,
 ) -> Result<(&'static Command, Args<'a>), CommandError<'a>> {
-    let found = words.get(0).and_then(|name| TABLE.find(name));
-    match found.filter(|command| !command.has_topics && command.takes(words.len())) {
-        Some(command) if words.longest_at_most() <= limits.key_bytes_max as usize => {
-            Ok((command, words.skip(1)))
-        }
-        Some(_) | None => find_any_command(words, limits),
+    match find_plain_command(words, limits) {
+        Some(command) => Ok((command, words.skip(1))),
+        None => find_any_command(words, limits),
     }
+}
+
+/// The command of a request in RESP without topics and long arguments, if it has no error; its arguments are all words
+/// after the first.
+#[inline]
+pub(in crate::node) fn find_plain_command(words: Args<'_>, limits: &Limits) -> Option<&'static Command> {
+    let command = TABLE.find(words.get(0)?)?;
+    let is_plain = !command.has_topics && command.takes(words.len());
+    (is_plain && words.longest_at_most() <= limits.key_bytes_max as usize).then_some(command)
 }
 
 /// The general case of [`find_command`]: topics, long arguments, and errors.

@@ -44,6 +44,8 @@ pub struct Command {
     pub(super) line: Option<LineForm>,
     /// Its form in RESP; `None` if it has none.
     pub(super) resp: Option<RespForm>,
+    /// Whether the first argument of a request in RESP is its only key.
+    has_only_key: bool,
     pub(super) run: Handler,
 }
 
@@ -265,6 +267,7 @@ impl Command {
             has_topics: false,
             line: None,
             resp: None,
+            has_only_key: false,
             run,
         }
     }
@@ -321,7 +324,8 @@ impl Command {
     }
 
     pub(in crate::node) const fn resp(self, arity: i32, keys: Keys) -> Self {
-        Self { resp: Some(RespForm { arity, keys }), ..self }
+        let has_only_key = matches!(keys, Keys::FIRST);
+        Self { resp: Some(RespForm { arity, keys }), has_only_key, ..self }
     }
 
     /// The keys among the arguments of a request in lines or in RESP.
@@ -341,8 +345,8 @@ impl Command {
 
     /// Whether the first argument of a request in RESP is its only key.
     #[inline]
-    pub(in crate::node) fn has_only_key(&self) -> bool {
-        self.resp.as_ref().is_some_and(|form| form.keys == Keys::FIRST)
+    pub(in crate::node) const fn has_only_key(&self) -> bool {
+        self.has_only_key
     }
 
     /// The scope of a request, never [`Scope::Options`].
@@ -393,8 +397,10 @@ impl Command {
     }
 
     /// The cost of a call, in keys.
+    #[inline]
     pub(in crate::node) fn cost_of(&self, is_line: bool, args: Args<'_>) -> usize {
         match self.cost {
+            Cost::Keys if self.has_only_key && !is_line => 1,
             Cost::Step => KEYS_PER_STEP,
             Cost::Keys => self.key_positions(is_line).count(args.len()).max(1),
             Cost::Removals => REMOVAL_KEYS * self.key_positions(is_line).count(args.len()),

@@ -149,9 +149,16 @@ impl Replies {
 
     /// Takes out the buffer to which the next reply is appended. [`Replies::close`] must return it before any other
     /// call.
-    #[inline]
+    #[inline(always)]
     pub fn open(&mut self, outbound: &mut ChunkQueue, pool: &mut Pool) -> Vec<u8> {
-        let Some(queue) = &mut self.queue else { return mem::take(outbound.back(pool)) };
+        match &mut self.queue {
+            None => mem::take(outbound.back(pool)),
+            Some(queue) => Self::open_queued(queue, outbound, pool),
+        }
+    }
+
+    #[inline(never)]
+    fn open_queued(queue: &mut Queue, outbound: &mut ChunkQueue, pool: &mut Pool) -> Vec<u8> {
         match queue.slots.back_mut().map(|slot| &mut slot.reply) {
             None => mem::take(outbound.back(pool)),
             Some(Reply::Ready(bytes)) => {
@@ -167,9 +174,16 @@ impl Replies {
     }
 
     /// Takes the buffer back from [`Replies::open`].
-    #[inline]
+    #[inline(always)]
     pub fn close(&mut self, out: Vec<u8>, outbound: &mut ChunkQueue, pool: &mut Pool) {
-        let Some(queue) = &mut self.queue else { return outbound.put_back(out) };
+        match &mut self.queue {
+            None => outbound.put_back(out),
+            Some(queue) => Self::close_queued(queue, out, outbound, pool),
+        }
+    }
+
+    #[inline(never)]
+    fn close_queued(queue: &mut Queue, out: Vec<u8>, outbound: &mut ChunkQueue, pool: &mut Pool) {
         match queue.slots.back_mut() {
             None => return outbound.put_back(out),
             Some(_) if out.is_empty() => {

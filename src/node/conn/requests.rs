@@ -77,12 +77,12 @@ fn serve_requests(
         conn.awaits_replies = false;
         let (is_authenticated, is_intercepted) = (conn.is_authenticated, conn.is_intercepted);
         let rest = &input[at..];
-        let is_tls = conn.protocol.is_none() && rest.starts_with(&TLS_HANDSHAKE);
-        if conn.protocol.is_none() {
+        let is_new = conn.protocol.is_none();
+        if is_new {
             conn.protocol = protocol_of(rest);
         }
         let served = match conn.speaks() {
-            ClientProtocol::Commands(Protocol::Lines) if is_tls => {
+            ClientProtocol::Commands(Protocol::Lines) if is_new && rest.starts_with(&TLS_HANDSHAKE) => {
                 let sentence =
                     "this port does not speak TLS, https:// and rediss:// neither; use http:// or redis://";
                 refuse(state, now, key, Protocol::Lines, CloseReason::Protocol, sentence);

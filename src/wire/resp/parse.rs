@@ -155,6 +155,12 @@ impl Parser {
         if self.spans.capacity() > SPANS_KEPT {
             self.spans = Vec::new();
         }
+        if *progress == Progress::default() {
+            if let Some(consumed) = self.walk_short(input, limits) {
+                return Parsed::Request(Request { input, spans: &self.spans, consumed });
+            }
+            self.spans.clear();
+        }
         let mut walked = self.walk(input, progress, limits);
         if is_resumed && matches!(walked, Ok(true)) {
             // Earlier calls did not keep their spans: a complete request is parsed once more from the start.
@@ -171,6 +177,25 @@ impl Parser {
             Ok(false) => Parsed::Partial { bytes: progress.needed as usize },
             Err(error) => Parsed::Broken(error),
         }
+    }
+
+    /// Parses the request at the start of `input` if it is complete and all of its lengths are below 100, as in most
+    /// requests; returns its bytes. [`Parser::walk`] would add the same spans. `None`, perhaps after adding some, for
+    /// any other.
+    #[inline]
+    fn walk_short(&mut self, input: &[u8], limits: RequestLimits) -> Option<usize> {
+        let (count, mut at) = short_length(input, b'*')?;
+        if count > limits.args_max || limits.bulk_bytes_max < SHORT_MAX {
+            return None;
+        }
+        for _ in 0..count {
+            let (length, header) = short_length(input.get(at as usize..)?, b'$')?;
+            let start = at + header;
+            let end = start + length;
+            self.spans.push(Span { start, end });
+            at = end + 2;
+        }
+        (at as usize <= input.len() && at <= limits.request_bytes_max).then_some(at as usize)
     }
 
     /// Parses complete arguments from `progress` on. True at the end of the request.
@@ -246,9 +271,15 @@ impl Batch {
         self.parser.spans.clear();
         let (mut rest, mut begin) = (input, 0);
         while !rest.is_empty() && self.requests.len() < BATCH_REQUESTS_MAX && begin < BATCH_ARGS {
-            let mut progress = Progress::default();
-            let Ok(true) = self.parser.walk(rest, &mut progress, limits) else { break };
-            let bytes = progress.walked as usize;
+            let bytes = match self.parser.walk_short(rest, limits) {
+                Some(bytes) => bytes,
+                None => {
+                    self.parser.spans.truncate(begin);
+                    let mut progress = Progress::default();
+                    let Ok(true) = self.parser.walk(rest, &mut progress, limits) else { break };
+                    progress.walked as usize
+                }
+            };
             begin = self.parser.spans.len();
             self.requests.push((begin, bytes));
             rest = &rest[bytes..];
@@ -279,9 +310,12 @@ impl Batch {
     }
 }
 
+/// The highest length that [`short_length`] parses.
+const SHORT_MAX: u32 = 99;
+
 /// Parses a length line of one or two digits, as most are: the length, and the bytes of the line.
 #[inline(always)]
-fn short_length(input: &[u8], kind: u8) -> Option<(u32, usize)> {
+fn short_length(input: &[u8], kind: u8) -> Option<(u32, u32)> {
     let &[first, tens, ones, end, _] = input.first_chunk()?;
     let digit = |byte: u8| u32::from(byte.wrapping_sub(b'0'));
     if first != kind || digit(tens) > 9 {
@@ -301,10 +335,10 @@ fn short_length(input: &[u8], kind: u8) -> Option<(u32, usize)> {
 pub fn likely_key(input: &[u8]) -> Option<(&[u8], &[u8])> {
     let bulk = |input| {
         let (length, header) = short_length(input, b'$')?;
-        input.get(header..)?.split_at_checked(length as usize)
+        input.get(header as usize..)?.split_at_checked(length as usize)
     };
     let (_, header) = short_length(input, b'*')?;
-    let (name, rest) = bulk(&input[header..])?;
+    let (name, rest) = bulk(&input[header as usize..])?;
     let (key, _) = bulk(rest.get(2..)?)?;
     Some((name, key))
 }
@@ -313,7 +347,7 @@ pub fn likely_key(input: &[u8]) -> Option<(&[u8], &[u8])> {
 #[inline(always)]
 fn array_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, usize)>, ProtocolError> {
     match short_length(input, b'*') {
-        Some(short) if short.0 <= limits.args_max => Ok(Some(short)),
+        Some((count, bytes)) if count <= limits.args_max => Ok(Some((count, bytes as usize))),
         Some(_) | None => any_array_length(input, limits),
     }
 }
@@ -340,7 +374,7 @@ fn any_array_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, 
 #[inline(always)]
 fn bulk_length(input: &[u8], limits: RequestLimits) -> Result<Option<(u32, usize)>, ProtocolError> {
     match short_length(input, b'$') {
-        Some(short) if short.0 <= limits.bulk_bytes_max => Ok(Some(short)),
+        Some((length, bytes)) if length <= limits.bulk_bytes_max => Ok(Some((length, bytes as usize))),
         Some(_) | None => any_bulk_length(input, limits),
     }
 }
