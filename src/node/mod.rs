@@ -298,6 +298,11 @@ impl Node {
         sources::has_work(&self.state, now)
     }
 
+    /// Whether [`Node::step`] has work of a class with connections: input left from earlier turns.
+    pub fn has_input(&self, class: Class) -> bool {
+        self.state.runnable.has(class)
+    }
+
     /// When [`Node::tick`] will have work if no event arrives before; `None`: never.
     pub fn next_deadline(&self) -> Option<Instant> {
         sources::next_deadline(&self.state)

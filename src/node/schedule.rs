@@ -132,9 +132,15 @@ impl Turns {
         first.pop_front().or_else(|| second.pop_front())
     }
 
+    /// Whether a connection of this class is queued.
+    pub fn has(&self, class: Class) -> bool {
+        let lanes = if class == Class::Links { &self.links } else { &self.clients };
+        !lanes.shallow.is_empty() || !lanes.deep.is_empty()
+    }
+
     /// Whether no connection is queued.
     pub fn is_empty(&self) -> bool {
-        [&self.links, &self.clients].iter().all(|lanes| lanes.shallow.is_empty() && lanes.deep.is_empty())
+        !self.has(Class::Links) && !self.has(Class::Clients)
     }
 
     const fn of(&mut self, class: Class) -> &mut Lanes {

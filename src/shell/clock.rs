@@ -3,7 +3,6 @@
 use crate::base::time::{Instant, Now};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::cell::Cell;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// On Linux the clock that advances while the machine sleeps, so that a TTL of a minute ends after a minute.
 #[cfg(target_os = "linux")]
@@ -61,12 +60,14 @@ impl Clock {
 }
 
 fn since_1970() -> u64 {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX)
+    nanos(clock_gettime(ClockId::Realtime))
 }
 
 /// Nanoseconds since the start of the machine.
 fn since_boot() -> u64 {
-    let Timespec { tv_sec, tv_nsec } = clock_gettime(MONOTONIC);
-    tv_sec.cast_unsigned() * 1_000_000_000 + tv_nsec.cast_unsigned()
+    nanos(clock_gettime(MONOTONIC))
+}
+
+fn nanos(Timespec { tv_sec, tv_nsec }: Timespec) -> u64 {
+    u64::try_from(tv_sec).unwrap_or(0) * 1_000_000_000 + tv_nsec.cast_unsigned()
 }

@@ -93,6 +93,8 @@ pub(super) struct Reactor {
     shares: Shares,
     /// SIGTERM or SIGINT came: unread input is read until this time, then the node drains.
     shutdown_by: Option<Instant>,
+    /// The last iteration left no due work; what is due later is among the deadlines of the node.
+    due_work_is_done: bool,
     /// Dropped log lines that the node has counted.
     log_lines_dropped: u64,
 }
@@ -135,6 +137,7 @@ impl Reactor {
             read_together: READ_TOGETHER,
             shares: Shares::default(),
             shutdown_by: None,
+            due_work_is_done: false,
             log_lines_dropped: 0,
         };
         reactor.node.join(reactor.clock.read(), here, &reactor.resolver.addresses());
@@ -161,13 +164,13 @@ impl Reactor {
 
     /// Time limit of the next poll; `None`: no limit.
     fn wait(&self) -> Option<Duration> {
-        let now = self.clock.read();
-        if !self.ready.is_empty()
+        let now = self.clock.read_again();
+        if [Class::Links, Class::Clients].iter().any(|class| self.has_input(*class))
             || self.is_before_drain()
             || !self.unflushed.is_empty()
             || !self.undialled.is_empty()
             || self.listener.is_ready()
-            || self.node.has_work(now)
+            || !self.due_work_is_done && self.node.has_work(now)
         {
             return Some(Duration::ZERO);
         }
@@ -196,20 +199,24 @@ impl Reactor {
         self.resolve(now);
         self.finish_dials(now);
         let links_until = now.mono.after(self.shares.links_until());
-        let links_are_read = self.serve(Class::Links, self.clock.read_again(), links_until);
+        let links_are_read =
+            !self.has_input(Class::Links) || self.serve(Class::Links, self.clock.read_again(), links_until);
         self.shares.ended(Class::Links, links_are_read);
         // If as many events came as fit, there may be more.
         if links_are_read && events.iter().count() < EVENTS {
             self.node.links_current(now);
         }
         self.flush(now.mono.after(BACKLOG_UNTIL));
-        let begin = self.clock.read_again();
-        let clients_until = now.mono.after(self.shares.clients_until(begin.mono.since(now.mono)));
-        self.serve(Class::Clients, begin, clients_until);
+        if self.has_input(Class::Clients) {
+            let begin = self.clock.read_again();
+            let clients_until = now.mono.after(self.shares.clients_until(begin.mono.since(now.mono)));
+            self.serve(Class::Clients, begin, clients_until);
+        }
         // Replies do not wait for due work.
         let output_until = now.mono.after(OUTPUT_UNTIL);
         self.flush(output_until);
-        self.do_due_work(now, is_busy);
+        let is_done = self.do_due_work(now, is_busy);
+        self.due_work_is_done = is_done && self.unflushed.is_empty() && !signalled && !self.is_before_drain();
         let end = if signalled { self.handle_signals(now) } else { Ok(()) };
         self.drain_when_all_is_read(now, events.is_empty());
         self.flush(output_until);
@@ -236,6 +243,11 @@ impl Reactor {
         }
     }
 
+    /// Whether a connection of a class is ready to be read, or has input left from earlier turns.
+    fn has_input(&self, class: Class) -> bool {
+        self.ready.has(class) || self.node.has_input(class)
+    }
+
     /// Runs a class for its share: reads of ready connections and steps of the node, in turns, until there is nothing
     /// to do or `until` is reached. Returns whether there was nothing left to do. `now` is read before the sockets: the
     /// time of arrival is not after the read.
@@ -248,7 +260,7 @@ impl Reactor {
                 // At once, while the system's data of these sockets is in the caches.
                 self.flush_some(class, READ_TOGETHER, until);
             }
-            if !has_read && !has_stepped {
+            if !(has_read || has_stepped) || class != Class::Due && !self.has_input(class) {
                 return true;
             }
             now = self.clock.read_again();
@@ -337,13 +349,15 @@ impl Reactor {
         has_stepped
     }
 
-    /// Does due work for its share, or until there is none, in an iteration that began `now`.
-    fn do_due_work(&mut self, now: Now, is_busy: bool) {
+    /// Does due work for its share, or until there is none, in an iteration that began `now`. Returns whether there is
+    /// none.
+    fn do_due_work(&mut self, now: Now, is_busy: bool) -> bool {
         let from = self.clock.read_again();
         let connections = if is_busy { from.mono.since(now.mono) } else { Duration::ZERO };
         let until = from.mono.after(self.shares.due(connections));
         let is_done = self.serve(Class::Due, from, until);
         self.shares.ended(Class::Due, is_done);
+        is_done
     }
 
     /// Carries out the node's actions.

@@ -112,6 +112,9 @@ impl Resolver {
     /// Takes results and starts the queries that are due. Returns the entries whose addresses have changed.
     pub(super) fn step(&mut self, now: Now) -> Vec<(usize, Vec<SocketAddr>)> {
         let mut changed = Vec::new();
+        if self.names.is_empty() {
+            return changed;
+        }
         while let Ok((index, result)) = self.results.try_recv() {
             if let Some(name) = self.names.get_mut(index)
                 && name.finished(now.mono, result)
