@@ -72,12 +72,21 @@ pub enum Timer {
     DrainEnd,
 }
 
+/// The name of the last request in RESP, if it is short, and its row in the table of commands.
+#[derive(Debug, Default)]
+pub(in crate::node) struct RecentName {
+    /// Its bytes, and their number in the highest one; 0: none.
+    pub(in crate::node) packed: u64,
+    pub(in crate::node) row: usize,
+}
+
 /// Memory for parsing requests, reused.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Scratch {
     pub(in crate::node) line: args::Scratch,
     pub(in crate::node) resp: resp::parse::Parser,
     pub(in crate::node) lookahead: Lookahead,
+    pub(in crate::node) recent: RecentName,
 }
 
 /// The whole state of a node: a plain composition of owners, whose own fields are private to them or to their folder,

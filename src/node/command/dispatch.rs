@@ -19,7 +19,7 @@ use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
 use crate::node::lookup::forwarded::Failure;
 use crate::node::peer::handshake;
-use crate::node::state::{State, close_conn};
+use crate::node::state::{RecentName, State, close_conn};
 use crate::wire::args::{Args, OwnedArgs, Scratch};
 use crate::wire::encoder::{Encoder, Protocol, ReplyHead};
 use crate::wire::line::{Line, is_from_browser};
@@ -59,8 +59,9 @@ pub(in crate::node) fn execute_resp(
     key: ConnKey,
     protocol: Protocol,
     words: Args<'_>,
+    recent: &mut RecentName,
 ) -> usize {
-    match find_plain_command(words, &state.config.limits) {
+    match find_plain_command(words, &state.config.limits, recent) {
         Some(command) => execute(state, now, key, protocol, b"", command, words.skip(1)),
         None => {
             let found = find_command(words, &state.config.limits);

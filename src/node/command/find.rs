@@ -6,8 +6,36 @@ use crate::node::command::error::CommandError;
 use crate::node::command::row::Command;
 use crate::node::command::suggest::suggestion;
 use crate::node::command::table::TABLE;
+use crate::node::state::RecentName;
 use crate::wire::args::{ArgLimits, Args, Scratch};
 use crate::wire::line::{Request, split_word};
+
+/// Finds the command with a name, which often is that of the request before.
+#[inline]
+pub(in crate::node) fn find_recent(recent: &mut RecentName, name: &[u8]) -> Option<&'static Command> {
+    let Some(packed) = packed(name) else { return TABLE.find(name) };
+    if recent.packed == packed {
+        return TABLE.rows.get(recent.row);
+    }
+    let command = TABLE.find(name)?;
+    *recent = RecentName { packed, row: command.index };
+    Some(command)
+}
+
+/// A name of three to seven bytes, with its length in the highest one. Never 0.
+#[inline]
+fn packed(name: &[u8]) -> Option<u64> {
+    match name {
+        [a, b, c] => Some(u64::from(u32::from_le_bytes([*a, *b, *c, 0])) | 3 << 56),
+        // The first and the last four bytes, which may overlap.
+        [a, b, c, d, ..] if name.len() < 8 => {
+            let last = u64::from(u32::from_le_bytes(*name.last_chunk()?));
+            let first = u64::from(u32::from_le_bytes([*a, *b, *c, *d]));
+            Some(first | last << ((name.len() - 4) * 8) | (name.len() as u64) << 56)
+        }
+        _ => None,
+    }
+}
 
 /// Finds the command and the arguments of a request in lines.
 pub(in crate::node) fn find_verb<'a>(
@@ -36,7 +64,7 @@ pub(in crate::node) fn find_command<'a>(
     words: Args<'a>,
     limits: &Limits,
 ) -> Result<(&'static Command, Args<'a>), CommandError<'a>> {
-    match find_plain_command(words, limits) {
+    match find_plain_command(words, limits, &mut RecentName::default()) {
         Some(command) => Ok((command, words.skip(1))),
         None => find_any_command(words, limits),
     }
@@ -45,8 +73,12 @@ pub(in crate::node) fn find_command<'a>(
 /// The command of a request in RESP without topics and long arguments, if it has no error; its arguments are all words
 /// after the first.
 #[inline]
-pub(in crate::node) fn find_plain_command(words: Args<'_>, limits: &Limits) -> Option<&'static Command> {
-    let command = TABLE.find(words.get(0)?)?;
+pub(in crate::node) fn find_plain_command(
+    words: Args<'_>,
+    limits: &Limits,
+    recent: &mut RecentName,
+) -> Option<&'static Command> {
+    let command = find_recent(recent, words.get(0)?)?;
     let is_plain = !command.has_topics && command.takes(words.len());
     (is_plain && words.longest_at_most() <= limits.key_bytes_max as usize).then_some(command)
 }

@@ -4,9 +4,10 @@
 //! some 100 ns each. Prefetches for the keys of a pipeline overlap them. In lines the keys are guessed from bytes that
 //! are not parsed yet: a wrong guess costs a prefetch and has no other effect.
 
-use crate::node::command::row::{Access, Command};
-use crate::node::command::table::TABLE;
+use crate::node::command::find::find_recent;
+use crate::node::command::row::Access;
 use crate::node::keyspace::Keyspace;
+use crate::node::state::RecentName;
 use crate::store::{HashedKey, KeyHash, PREFETCH_MAX};
 use crate::wire::args::Args;
 use crate::wire::encoder::Protocol;
@@ -16,7 +17,7 @@ use crate::wire::resp::parse::{RequestLimits, likely_key};
 use memchr::memrchr;
 
 /// Keys of queued requests, to be prefetched together. Stays empty while the store fits the caches.
-struct Seen<'s, 'k> {
+struct Seen<'s> {
     keyspace: &'s Keyspace,
     is_worth_it: bool,
     /// The keys: only their hashes are set.
@@ -24,19 +25,18 @@ struct Seen<'s, 'k> {
     count: usize,
     /// Whether one of the requests writes.
     writes: bool,
-    /// Name and command of the last request: consecutive requests often have the same command.
-    last: Option<(&'k [u8], &'static Command)>,
+    recent: &'s mut RecentName,
 }
 
-impl<'s, 'k> Seen<'s, 'k> {
+impl<'s> Seen<'s> {
     #[inline]
-    fn new(keyspace: &'s Keyspace) -> Self {
+    fn new(keyspace: &'s Keyspace, recent: &'s mut RecentName) -> Self {
         let is_worth_it = keyspace.is_beyond_caches();
         let keys = [HashedKey { hash: KeyHash(0), bytes: b"" }; PREFETCH_MAX];
-        Self { keyspace, is_worth_it, keys, count: 0, writes: false, last: None }
+        Self { keyspace, is_worth_it, keys, count: 0, writes: false, recent }
     }
 
-    fn add(&mut self, keys: impl Iterator<Item = &'k [u8]>) {
+    fn add<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) {
         for key in keys {
             let Some(slot) = self.keys.get_mut(self.count) else { return };
             *slot = HashedKey { hash: self.keyspace.key(key).hash, bytes: b"" };
@@ -46,13 +46,14 @@ impl<'s, 'k> Seen<'s, 'k> {
 
     /// Adds the likely first key of a line.
     #[inline]
-    fn add_line(&mut self, text: &'k [u8]) {
+    fn add_line(&mut self, text: &[u8]) {
         if !self.is_worth_it {
             return;
         }
         let (word, body) = split_word(text.strip_suffix(b"\r").unwrap_or(text));
-        let after_id = |word: &'k [u8]| memrchr(b':', word).map(|colon| colon + 1);
-        if let Some(command) = self.find(word).or_else(|| self.find(&word[after_id(word)?..]))
+        let after_id = |word: &[u8]| memrchr(b':', word).map(|colon| colon + 1);
+        if let Some(command) =
+            find_recent(self.recent, word).or_else(|| find_recent(self.recent, &word[after_id(word)?..]))
             && let Some(form) = &command.line
         {
             self.writes |= command.access == Access::Write;
@@ -62,9 +63,9 @@ impl<'s, 'k> Seen<'s, 'k> {
 
     /// Adds the keys of a request in RESP.
     #[inline]
-    fn add_words(&mut self, words: Args<'k>) {
+    fn add_words(&mut self, words: Args<'_>) {
         if self.is_worth_it
-            && let Some(command) = words.get(0).and_then(|name| self.find(name))
+            && let Some(command) = words.get(0).and_then(|name| find_recent(self.recent, name))
         {
             self.writes |= command.access == Access::Write;
             match command.only_key(words) {
@@ -76,25 +77,13 @@ impl<'s, 'k> Seen<'s, 'k> {
 
     /// Adds the likely key of an unparsed request in RESP.
     #[inline]
-    fn add_request(&mut self, input: &'k [u8]) {
+    fn add_request(&mut self, input: &[u8]) {
         if let Some((name, key)) = likely_key(input)
-            && let Some(command) = self.find(name).filter(|command| command.has_only_key())
+            && let Some(command) = find_recent(self.recent, name).filter(|command| command.has_only_key())
         {
             self.writes |= command.access == Access::Write;
             self.add(std::iter::once(key));
         }
-    }
-
-    #[inline]
-    fn find(&mut self, name: &'k [u8]) -> Option<&'static Command> {
-        if let Some((last, command)) = self.last
-            && last == name
-        {
-            return Some(command);
-        }
-        let command = TABLE.find(name)?;
-        self.last = Some((name, command));
-        Some(command)
     }
 
     fn prefetch(&self) {
@@ -105,9 +94,14 @@ impl<'s, 'k> Seen<'s, 'k> {
 /// Prefetches the likely first key of each of the next lines, unless scanned lines are left. Called before a line is
 /// executed, with the input after it.
 #[inline]
-pub(in crate::node) fn prefetch_lines(lookahead: &mut Lookahead, keyspace: &Keyspace, input: &[u8]) {
+pub(in crate::node) fn prefetch_lines(
+    lookahead: &mut Lookahead,
+    recent: &mut RecentName,
+    keyspace: &Keyspace,
+    input: &[u8],
+) {
     if lookahead.is_out_of_lines() && !input.is_empty() {
-        let mut seen = Seen::new(keyspace);
+        let mut seen = Seen::new(keyspace, recent);
         lookahead.scan_lines(input, |line| seen.add_line(line));
         seen.prefetch();
     }
@@ -118,7 +112,8 @@ pub(in crate::node) fn prefetch_inputs<'k>(
     keyspace: &Keyspace,
     inputs: impl Iterator<Item = (Protocol, &'k [u8])>,
 ) {
-    let mut seen = Seen::new(keyspace);
+    let mut recent = RecentName::default();
+    let mut seen = Seen::new(keyspace, &mut recent);
     if !seen.is_worth_it {
         return;
     }
@@ -134,12 +129,13 @@ pub(in crate::node) fn prefetch_inputs<'k>(
 /// Parses the requests in RESP at the start of `input`, and prefetches their keys if there are at least two.
 pub(in crate::node) fn prefetch_requests(
     lookahead: &mut Lookahead,
+    recent: &mut RecentName,
     keyspace: &Keyspace,
     input: &[u8],
     limits: RequestLimits,
 ) {
     if lookahead.requests.parse(input, limits) > 1 {
-        let mut seen = Seen::new(keyspace);
+        let mut seen = Seen::new(keyspace, recent);
         lookahead.requests.for_each(input, |words| seen.add_words(words));
         seen.prefetch();
     }

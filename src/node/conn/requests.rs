@@ -174,7 +174,8 @@ fn serve_line(
             Some((line.consumed, 1))
         }
         Parsed::Line(line) => {
-            prefetch_lines(&mut scratch.lookahead, &state.keyspace, &input[line.consumed..]);
+            let Scratch { lookahead, recent, .. } = scratch;
+            prefetch_lines(lookahead, recent, &state.keyspace, &input[line.consumed..]);
             let cost = dispatch::execute_line(state, now, key, line, is_authenticated, &mut scratch.line);
             Some((line.consumed, cost))
         }
@@ -207,7 +208,8 @@ fn serve_resp(
         // Before AUTH the next request may come under other limits.
         if conn.is_authenticated && conn.progress == Progress::default() {
             let limits = request_limits(&state.config.limits, true);
-            prefetch_requests(&mut scratch.lookahead, &state.keyspace, input, limits);
+            let Scratch { lookahead, recent, .. } = scratch;
+            prefetch_requests(lookahead, recent, &state.keyspace, input, limits);
         }
     }
     let found = match scratch.lookahead.requests.take(input) {
@@ -231,7 +233,7 @@ fn serve_resp(
             } else if is_intercepted {
                 dispatch::execute_intercepted(state, now, key, protocol, words)
             } else {
-                dispatch::execute_resp(state, now, key, protocol, words)
+                dispatch::execute_resp(state, now, key, protocol, words, &mut scratch.recent)
             };
             Some((request.consumed, cost))
         }
