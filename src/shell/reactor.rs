@@ -1,10 +1,10 @@
 //! The event loop: waits for events, passes them to the node, writes its output.
 //!
 //! One iteration: events only set readiness bits; then come new connections, finished dials, reads of links, writes
-//! left over from the last iteration, reads of clients, their writes (a thousand replies to one connection are one
-//! system call), due work, signals, and the writes that these cause. Clients that send little are read and written in
-//! groups. Work that is not reached is done in the next iteration, which then does not wait. When nothing is ready,
-//! left over or due, nothing wakes the process.
+//! left over from the last iteration, new events if these took long, reads of clients, their writes (a thousand replies
+//! to one connection are one system call), due work, signals, and the writes that these cause. Clients that send little
+//! are read and written in groups. Work that is not reached is done in the next iteration, which then does not wait.
+//! When nothing is ready, left over or due, nothing wakes the process.
 
 use super::clock::Clock;
 use super::fd_limit;
@@ -47,6 +47,9 @@ const READ_TOGETHER_BYTES: usize = 4 * 1024;
 /// The time of requests that were read together above which the next client is read alone: the share is not checked
 /// between them.
 const CARRIED_OUT_TOGETHER: Duration = Duration::from_micros(100);
+
+/// The time of links and left-over output after which events are taken again before clients are served.
+const EVENTS_AGAIN_AFTER: Duration = Duration::from_micros(200);
 
 /// Events taken from the system at once.
 const EVENTS: usize = 1_024;
@@ -91,6 +94,8 @@ pub(super) struct Reactor {
     /// Maximum clients that are read together.
     read_together: usize,
     shares: Shares,
+    /// Events were noted in the middle of the iteration: what they are about may not be done.
+    has_noted: bool,
     /// SIGTERM or SIGINT came: unread input is read until this time, then the node drains.
     shutdown_by: Option<Instant>,
     /// The last iteration left no due work; what is due later is among the deadlines of the node.
@@ -136,6 +141,7 @@ impl Reactor {
             arrivals: Vec::with_capacity(READ_TOGETHER),
             read_together: READ_TOGETHER,
             shares: Shares::default(),
+            has_noted: false,
             shutdown_by: None,
             due_work_is_done: false,
             log_lines_dropped: 0,
@@ -150,13 +156,8 @@ impl Reactor {
         let mut events = Events::with_capacity(EVENTS);
         while !self.node.is_drained() {
             let wait = self.wait();
-            match self.poll.poll(&mut events, wait) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => {
-                    return Err(ShellError::System("wait for events", error));
-                }
-                Ok(()) | Err(_) => {}
-            }
-            self.iterate(&events)?;
+            self.take_events(&mut events, wait)?;
+            self.iterate(&mut events)?;
         }
         log::info!("stopped");
         Ok(())
@@ -165,7 +166,8 @@ impl Reactor {
     /// Time limit of the next poll; `None`: no limit.
     fn wait(&self) -> Option<Duration> {
         let now = self.clock.read_again();
-        if [Class::Links, Class::Clients].iter().any(|class| self.has_input(*class))
+        if self.has_noted
+            || [Class::Links, Class::Clients].iter().any(|class| self.has_input(*class))
             || self.is_before_drain()
             || !self.unflushed.is_empty()
             || !self.undialled.is_empty()
@@ -181,18 +183,11 @@ impl Reactor {
         Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
     }
 
-    fn iterate(&mut self, events: &Events) -> Result<(), ShellError> {
+    fn iterate(&mut self, events: &mut Events) -> Result<(), ShellError> {
         let now = self.clock.read();
         self.node.iteration_begins(now);
-        let mut signalled = false;
-        for event in events {
-            match event.token() {
-                LISTENER => self.listener.ready(),
-                SIGNALS => signalled = true,
-                RESOLVER | LOBBY => {}
-                Token(bits) => self.note(bits, event),
-            }
-        }
+        let mut signalled = self.note_all(events);
+        let is_calm = events.is_empty();
         let is_busy = !self.ready.is_empty();
         self.accept(now);
         self.sort_lobby(now);
@@ -207,6 +202,11 @@ impl Reactor {
             self.node.links_current(now);
         }
         self.flush(now.mono.after(BACKLOG_UNTIL));
+        let is_behind = !links_are_read || !self.unflushed.is_empty();
+        self.has_noted = is_behind && self.clock.mono() >= now.mono.after(EVENTS_AGAIN_AFTER);
+        if self.has_noted {
+            signalled |= self.note_new(events)?;
+        }
         if self.has_input(Class::Clients) {
             let begin = self.clock.read_again();
             let clients_until = now.mono.after(self.shares.clients_until(begin.mono.since(now.mono)));
@@ -218,13 +218,45 @@ impl Reactor {
         let is_done = self.do_due_work(now, is_busy);
         self.due_work_is_done = is_done && self.unflushed.is_empty() && !signalled && !self.is_before_drain();
         let end = if signalled { self.handle_signals(now) } else { Ok(()) };
-        self.drain_when_all_is_read(now, events.is_empty());
+        self.drain_when_all_is_read(now, is_calm && events.is_empty());
         self.flush(output_until);
         let dropped = log_output::dropped();
         self.node.note_log_lines_dropped(dropped - self.log_lines_dropped);
         self.log_lines_dropped = dropped;
         self.node.iteration_done(now, self.clock.mono().since(now.mono));
         end
+    }
+
+    /// Notes the events that have come since those of this iteration, so that a request that came meanwhile does not wait
+    /// for the next one; returns whether a signal came.
+    #[cold]
+    fn note_new(&mut self, events: &mut Events) -> Result<bool, ShellError> {
+        self.take_events(events, Some(Duration::ZERO))?;
+        Ok(self.note_all(events))
+    }
+
+    /// Takes events from the system, at most until `wait` has passed.
+    fn take_events(&mut self, events: &mut Events, wait: Option<Duration>) -> Result<(), ShellError> {
+        match self.poll.poll(events, wait) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => {
+                Err(ShellError::System("wait for events", error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Notes events; returns whether a signal came.
+    fn note_all(&mut self, events: &Events) -> bool {
+        let mut signalled = false;
+        for event in events {
+            match event.token() {
+                LISTENER => self.listener.ready(),
+                SIGNALS => signalled = true,
+                RESOLVER | LOBBY => {}
+                Token(bits) => self.note(bits, event),
+            }
+        }
+        signalled
     }
 
     /// Sets the readiness bits of one event.
