@@ -95,7 +95,7 @@ impl ChunkQueue {
     }
 
     /// The unsent bytes, chunk by chunk.
-    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> + Clone {
         let sealed = self.sealed.iter().flat_map(|sealed| &sealed.chunks).map(Chunk::as_slice);
         let chunks = sealed.chain(std::iter::once(&self.last[..])).enumerate();
         chunks.map(|(at, chunk)| if at == 0 { &chunk[self.start..] } else { chunk })

@@ -221,7 +221,7 @@ impl Node {
 
     /// The bytes that wait to be written to a connection, in slices of which only the last may be empty; none for
     /// a stale key.
-    pub fn outbound(&self, conn: ConnKey) -> impl Iterator<Item = &[u8]> {
+    pub fn outbound(&self, conn: ConnKey) -> impl Iterator<Item = &[u8]> + Clone {
         self.state.conns.get(conn).into_iter().flat_map(|conn| conn.outbound.slices())
     }
 

@@ -6,12 +6,16 @@ use crate::limits::BYTES_PER_STEP;
 use crate::node::ConnKey;
 use mio::event::Event;
 use mio::net::TcpStream;
+use socket2::SockRef;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
 
 /// Maximum bytes offered to the system by one write: without a limit one call copies all that fits its buffer, up to 16
 /// MiB, for milliseconds. A value of 256 KiB fits one write with the bytes around it.
 pub(super) const WRITE_BYTES_MAX: usize = 257 * 1024;
+
+/// Maximum bytes of a write that leaves output for the next one: the largest whole number of segments up to it.
+const PART_BYTES_MAX: usize = 128 * 1024;
 
 /// Bytes of a read in which a large request is expected to begin; its rest is then read straight into the buffer of the
 /// connection.
@@ -181,14 +185,10 @@ impl Socket {
     }
 
     /// Writes once, at most [`WRITE_BYTES_MAX`] of the slices, or nothing if they are empty.
-    pub(super) fn write<'b>(&mut self, slices: impl Iterator<Item = &'b [u8]>) -> WriteEnd {
-        let mut vector = [IoSlice::new(&[]); SLICES_PER_WRITE];
-        let (mut count, mut room) = (0, WRITE_BYTES_MAX);
-        for (slice, entry) in slices.zip(&mut vector) {
-            let slice = &slice[..slice.len().min(room)];
-            room -= slice.len();
-            *entry = IoSlice::new(slice);
-            count += usize::from(!slice.is_empty());
+    pub(super) fn write<'b>(&mut self, slices: impl Iterator<Item = &'b [u8]> + Clone) -> WriteEnd {
+        let (mut vector, mut count, room) = gather(slices.clone(), WRITE_BYTES_MAX);
+        if room == 0 {
+            (vector, count, _) = gather(slices, self.part_bytes());
         }
         if count == 0 {
             return WriteEnd::Took(0);
@@ -212,10 +212,40 @@ impl Socket {
         }
     }
 
+    /// Bytes of a write that leaves output for the next one. A remainder of a segment would be sent as a small one, which
+    /// costs both sides nearly as much as a whole one: on loopback a segment has 64 KiB.
+    fn part_bytes(&self) -> usize {
+        #[cfg(unix)]
+        let segment = SockRef::from(&self.stream).tcp_mss().map_or(0, |bytes| bytes as usize);
+        #[cfg(not(unix))]
+        let segment = 0;
+        if (1..=PART_BYTES_MAX).contains(&segment) {
+            PART_BYTES_MAX - PART_BYTES_MAX % segment
+        } else {
+            PART_BYTES_MAX
+        }
+    }
+
     /// Shuts down the writing side. If that fails the connection is broken, which the next read reports.
     pub(super) fn shutdown_write(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
+}
+
+/// The first slices, at most `room` bytes of them, how many there are, and the room left.
+fn gather<'b>(
+    slices: impl Iterator<Item = &'b [u8]>,
+    mut room: usize,
+) -> ([IoSlice<'b>; SLICES_PER_WRITE], usize, usize) {
+    let mut vector = [IoSlice::new(&[]); SLICES_PER_WRITE];
+    let mut count = 0;
+    for (slice, entry) in slices.zip(&mut vector) {
+        let slice = &slice[..slice.len().min(room)];
+        room -= slice.len();
+        *entry = IoSlice::new(slice);
+        count += usize::from(!slice.is_empty());
+    }
+    (vector, count, room)
 }
 
 /// All sockets, at the index of their key.
@@ -262,10 +292,11 @@ impl Sockets {
 
 #[cfg(test)]
 mod tests {
-    use super::{DialEnd, Sockets};
+    use super::{DialEnd, Sockets, WRITE_BYTES_MAX, WriteEnd};
     use crate::base::slots::Key;
     use mio::net::TcpStream;
     use mio::{Events, Interest, Poll, Token};
+    use socket2::SockRef;
     use std::io::ErrorKind;
     use std::net::{Ipv4Addr, SocketAddr, TcpListener};
     use std::time::Duration;
@@ -297,6 +328,23 @@ mod tests {
         assert!(matches!(end, DialEnd::Up), "{end:?}");
         let socket = sockets.get_mut(Key::from_bits(1 << 32).unwrap()).unwrap();
         assert!(socket.is_writable && !socket.is_connecting);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn write_that_leaves_output_ends_with_a_whole_segment() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (mut sockets, _) = dial(listener.local_addr().unwrap());
+        let socket = sockets.get_mut(Key::from_bits(1 << 32).unwrap()).unwrap();
+        let segment = SockRef::from(&socket.stream).tcp_mss().unwrap() as usize;
+        let bytes = vec![0; WRITE_BYTES_MAX];
+        let mut write = |count: usize| match socket.write([&b"head"[..], &bytes[..count - 4]].into_iter()) {
+            WriteEnd::Took(count) => count,
+            end @ (WriteEnd::Blocked | WriteEnd::Broken(_)) => panic!("{end:?}"),
+        };
+        let took = write(WRITE_BYTES_MAX);
+        assert!(took > 4 && took % segment == 0, "{took} bytes, segments of {segment}");
+        assert_eq!(write(WRITE_BYTES_MAX - 1), WRITE_BYTES_MAX - 1);
     }
 
     #[test]
