@@ -131,7 +131,7 @@ fn burst(peer: &Peer, options: &Options, arrival: Arrival) -> Result<(), String>
         signal(&server, "CONT")?;
     } else {
         std::thread::sleep(
-            (begin + due).saturating_duration_since(Instant::now()) - Duration::from_millis(50),
+            (begin + due).saturating_duration_since(Instant::now() + Duration::from_millis(50)),
         );
     }
     let cpu = cpu_ns(server.pid())?;
@@ -227,7 +227,7 @@ struct Latency {
     max: u128,
 }
 
-/// Plays until `until` returns true or `most` has passed. It pauses shortly after each round, so that a spinning client
+/// Plays until `until` returns true or `most` has passed, at least once. It pauses shortly after each round, so that a spinning client
 /// does not affect the result.
 fn ping_pong(
     peer: &Peer,
@@ -237,10 +237,13 @@ fn ping_pong(
 ) -> Result<Latency, String> {
     let begin = Instant::now();
     let mut micros = Vec::new();
-    while begin.elapsed() < most.max(Duration::from_millis(50)) && !until()? {
+    loop {
         let sent = Instant::now();
         conn.exchange(peer.ping(), 1)?;
         micros.push(sent.elapsed().as_micros());
+        if begin.elapsed() >= most.max(Duration::from_millis(50)) || until()? {
+            break;
+        }
         std::thread::sleep(Duration::from_micros(100));
     }
     micros.sort_unstable();
