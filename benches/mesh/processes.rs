@@ -18,10 +18,15 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// Starts `count` nodes and waits until each has the filters of all the others.
     pub(crate) fn start(count: usize) -> Result<Self, String> {
-        let mut servers = vec![Server::olivia(None)?];
+        Self::start_with(count, &[])
+    }
+
+    /// [`Mesh::start`] with variables in the environment of the nodes.
+    pub(crate) fn start_with(count: usize, env: &[(&str, &str)]) -> Result<Self, String> {
+        let mut servers = vec![Server::olivia_with(None, &[], env)?];
         let base = servers[0].addr().to_string();
         for _ in 1..count {
-            servers.push(Server::olivia_with(None, &["--peer", &base], &[])?);
+            servers.push(Server::olivia_with(None, &["--peer", &base], env)?);
         }
         let conns = servers.iter().map(|server| Conn::open(server.addr())).collect::<Result<_, _>>()?;
         let mut mesh = Self { servers, conns };
