@@ -2,9 +2,9 @@
 
 mod common;
 
+use common::mesh::free_port;
 use common::server::Launch;
 use common::wait_until;
-use std::net::TcpListener;
 use std::process::{Command, Output};
 
 /// Runs the program with these arguments and, if given, a password in its environment.
@@ -68,10 +68,13 @@ fn bench_measures_and_verifies_in_every_protocol_and_loop() {
     // Values of several sizes, some of them written and compared in many pieces.
     let text = bench(&["--fill", "--value-bytes", "10:8,300000:1", "--zipf", "0.9", "--requests", "500"]);
     assert!(text.contains("each verified"), "{text}");
-    let json = bench(&["--json", "--rate", "2000", "--seconds", "0.5", "--value-bytes", "10:8,300000:1"]);
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let mut json = serde_json::Value::Null;
+    wait_until("the machine has the time for this rate", || {
+        let text = bench(&["--json", "--rate", "2000", "--seconds", "0.5", "--value-bytes", "10:8,300000:1"]);
+        json = serde_json::from_str(&text).unwrap();
+        json["requests_per_second"].as_f64().is_some_and(|rate| (1_500.0..2_500.0).contains(&rate))
+    });
     let number = |name: &str| json[name].as_f64().unwrap_or_else(|| panic!("{name} in {json}"));
-    assert!((1_500.0..2_500.0).contains(&number("requests_per_second")), "{json}");
     assert!(number("p50_us") <= number("p99_us") && number("p99_us") <= number("max_us"), "{json}");
     assert_eq!(number("rate"), 2_000.0);
     // No client has set keys of this length.
@@ -90,7 +93,7 @@ fn bench_measures_and_verifies_in_every_protocol_and_loop() {
 fn errors_are_reported_in_one_line_and_by_the_exit_code() {
     let server = Launch::new("ask-errors").env("OLIVIA_SECURITY_PASSWORD", "a \"b\"").start();
     let addr = server.addr().to_string();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let closed = format!("127.0.0.1:{}", free_port());
     for (args, password, code, sentence) in [
         (
             &["ask", &addr, "GET a"][..],

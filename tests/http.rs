@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::mesh::free_port;
 use common::server::{Launch, Server};
 use common::wait_until;
 use std::collections::BTreeSet;
@@ -129,8 +130,7 @@ fn dashboard_and_alerts_name_only_metrics_that_there_are() {
 
 #[test]
 fn readiness_counts_the_configured_peers_that_are_linked() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let server = Launch::new("http-ready").peer(free).start();
+    let server = Launch::new("http-ready").peer(([127, 0, 0, 1], free_port()).into()).start();
     wait_until("the peer was tried", || get(&server, "/readyz", "A: b").status == 200);
     assert_eq!(get(&server, "/readyz", "A: b").body, "ready\nconfigured peers linked: 0/1\n");
     assert_eq!(get(&server, "/livez", "A: b").body, "live\n");

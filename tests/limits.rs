@@ -24,12 +24,17 @@ fn counts(server: &Server, name: &str, value: u64) {
     wait_until(&format!("{name} is {value}"), || client.stat(name) == value);
 }
 
+/// The most lines about clients that a node logs since `begin`: ten per second.
+fn log_lines_max(begin: Instant) -> usize {
+    10 * (usize::try_from(begin.elapsed().as_secs()).unwrap() + 2)
+}
+
 #[test]
 fn slow_reader_is_closed_and_others_are_served_meanwhile() {
     let server = Launch::new("slow-reader").limit("slow_reader_ms", 300).start();
     let mut other = server.connect();
     other.call(&format!("SET key:{}", "v".repeat(60_000)));
-    let mut slow = server.connect();
+    let mut slow = Client::connect_narrow(server.addr());
     slow.send(&"GET key\n".repeat(2_000));
     wait_until("the slow reader is closed", || other.stat("connections_closed_slow_reader") == 1);
     assert_eq!(other.stat("clients"), 1);
@@ -44,13 +49,12 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
     let mut other = server.connect();
     other.call(&format!("SET key:{}", "v".repeat(60_000)));
     let start = server.resident_bytes();
-    let mebibytes = |bytes: u64| bytes >> 20;
     // Unfinished requests, large and small, and replies that are not read.
     let large = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$8388608\r\n{}", "x".repeat(7 << 20));
     let small = format!("SET k:{}", "x".repeat(40_000));
     // In RESP: to look for what needs quotes in the megabytes that the system takes is slow in a debug build.
     let unread = "*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n".repeat(100);
-    let many = format!("GET key{}\n", ",key".repeat(499));
+    let many = format!("*501\r\n$4\r\nMGET\r\n{}", "$3\r\nkey\r\n".repeat(500));
     let keys: String = (0..1_000).map(|at| format!("$3000\r\n{at:03000}\r\n")).collect();
     // Texts of the filter that are not read, each with a reply that waits for it.
     let dumps = "REQUEST bloomfilter\nPING\n".repeat(255);
@@ -66,7 +70,7 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
     ] {
         let all: Vec<Client> = (0..clients)
             .map(|_| {
-                let mut client = server.connect();
+                let mut client = Client::connect_narrow(server.addr());
                 client.send(request);
                 client
             })
@@ -77,21 +81,17 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
         wait_until(&format!("{what}: resident memory is near what is counted"), || {
             thread::sleep(Duration::from_millis(300));
             (held, counted) = (server.resident_bytes().saturating_sub(start), other.stat("buffers_bytes"));
-            println!("{what}: {} MiB resident, {} counted", mebibytes(held), mebibytes(counted));
+            println!("{what}: {} MiB resident, {} counted", held >> 20, counted >> 20);
             held <= counted + counted / 10 + (8 << 20)
         });
         drop(all);
         wait_until(&format!("{what}: the clients are gone"), || other.stat("clients") == 1);
-        // Memory that was not used for a second goes back.
-        thread::sleep(Duration::from_millis(2_200));
-        let left = server.resident_bytes().saturating_sub(start);
-        println!(
-            "{what}: {} MiB held, {} counted, {} left",
-            mebibytes(held),
-            mebibytes(counted),
-            mebibytes(left)
-        );
-        assert!(left <= 16 << 20, "{what}: {} MiB more than at the start", mebibytes(left));
+        wait_until(&format!("{what}: memory that was not used for a second goes back"), || {
+            thread::sleep(Duration::from_millis(300));
+            let left = server.resident_bytes().saturating_sub(start);
+            println!("{what}: {} MiB held, {} counted, {} left", held >> 20, counted >> 20, left >> 20);
+            left <= 16 << 20
+        });
     }
 }
 
@@ -127,10 +127,17 @@ impl Watched {
     }
 
     fn check(&mut self, what: &str) {
-        let resident = self.server.resident_bytes();
-        let in_use = ["buffers_bytes", "peer_filters_bytes"].map(|name| self.client.stat(name));
-        let most = (self.memory_max + in_use.iter().sum::<u64>()) * 105 / 100 + (16 << 20);
-        assert!(resident <= most, "{what}: {} KiB resident, {} at most", resident >> 10, most >> 10);
+        // The two are read one after the other while what is not read flows into sockets, and buffers that are free
+        // again are kept for a second.
+        wait_until(&format!("{what}: resident memory is within its limits"), || {
+            let resident = self.server.resident_bytes();
+            let in_use = ["buffers_bytes", "peer_filters_bytes"].map(|name| self.client.stat(name));
+            let most = (self.memory_max + in_use.iter().sum::<u64>()) * 105 / 100 + (16 << 20);
+            if resident > most {
+                println!("{what}: {} KiB resident, {} at most", resident >> 10, most >> 10);
+            }
+            resident <= most
+        });
     }
 }
 
@@ -214,13 +221,14 @@ fn paused_client_that_goes_away_is_noticed_at_once() {
     let server = Launch::new("paused-gone").start();
     let mut other = server.connect();
     other.call(&format!("SET key:{}", "v".repeat(60_000)));
-    for _ in 0..10 {
-        let mut paused = server.connect();
+    for round in 1..=10 {
+        let mut paused = Client::connect_narrow(server.addr());
         paused.send(&"GET key\n".repeat(1_000));
         wait_until("it is paused", || other.stat("buffers_bytes") > 256 * 1024);
+        drop(paused);
+        wait_until("it is forgotten", || other.stat("clients") == 1);
+        assert_eq!(other.stat("connections_closed_lost"), round);
     }
-    wait_until("all are forgotten", || other.stat("clients") == 1);
-    assert_eq!(other.stat("connections_closed_lost"), 10);
     wait_until("their memory is freed", || other.stat("buffers_bytes") < 256 * 1024);
 }
 
@@ -233,6 +241,7 @@ fn client_over_clients_max_gets_an_error_and_connects_later() {
         assert_eq!(client.call("PING"), "0:PONG 1");
     }
     let sentence = ":ERR client limit reached (clients_max = 3); try again later\n";
+    let begin = Instant::now();
     for at in 0..50 {
         let mut refused = server.connect();
         // One that is silent could be a node, and gets a second.
@@ -243,7 +252,7 @@ fn client_over_clients_max_gets_an_error_and_connects_later() {
     }
     assert_eq!(clients[0].stat("connections_refused"), 50);
     assert_eq!(clients[0].stat("clients"), 3);
-    assert!(server.log().matches("refused").count() <= 30, "{}", server.log());
+    assert!(server.log().matches("refused").count() <= log_lines_max(begin), "{}", server.log());
     clients.pop();
     wait_until("there is room again", || {
         let mut client = server.connect();
@@ -297,8 +306,7 @@ fn connections_opened_and_closed_in_any_way_leave_no_file_and_no_memory() {
         "those reset before they were accepted are not counted"
     );
     wait_until("all files are closed", || server.open_files() == files);
-    let more = server.resident_bytes().saturating_sub(start);
-    assert!(more <= 4 << 20, "{} KiB more than at the start", more >> 10);
+    wait_until("its memory has gone back", || server.resident_bytes() <= start + (4 << 20));
 }
 
 #[test]
@@ -370,12 +378,14 @@ fn wrong_passwords_are_logged_with_their_address_at_a_bounded_rate() {
             guesser.writer().local_addr().unwrap()
         })
         .collect();
-    let most = 10 * (usize::try_from(begin.elapsed().as_secs()).unwrap() + 2);
-    server.wait_for_log(&format!("wrong password from {}: 1 of 10", addrs[1]));
-    let log = server.log();
-    let is_logged = |addr: &&SocketAddr| log.contains(&format!("wrong password from {addr}: 1 of 10"));
-    let lines = addrs.iter().filter(is_logged).count();
-    assert!((10..=most).contains(&lines), "{lines} lines");
+    let most = log_lines_max(begin);
+    let logged = || {
+        let log = server.log();
+        let is_logged = |addr: &&SocketAddr| log.contains(&format!("wrong password from {addr}: 1 of 10"));
+        addrs.iter().filter(is_logged).count()
+    };
+    wait_until("ten are logged with their addresses", || logged() >= 10);
+    assert!(logged() <= most, "{} lines", logged());
 }
 
 #[test]

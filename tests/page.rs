@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The time that a browser may take for one page.
-const BROWSER_MAX: Duration = Duration::from_secs(90);
+const BROWSER_MAX: Duration = Duration::from_secs(180);
 
 /// The browser, if there is one.
 fn browser() -> Option<PathBuf> {
@@ -55,17 +55,45 @@ fn command(browser: &Path, name: &str, addr: SocketAddr, more: &[&str]) -> (Comm
     (command, home)
 }
 
-/// Starts the browser on a page.
-fn start(browser: &Path, name: &str, addr: SocketAddr, more: &[&str]) -> (Child, PathBuf) {
-    let (mut command, home) = command(browser, name, addr, more);
-    let document = File::create(home.join("document.html")).unwrap();
-    (command.stdin(Stdio::null()).stdout(document).spawn().unwrap(), home)
+/// A running browser and its folder, gone on drop.
+struct Running {
+    child: Child,
+    home: PathBuf,
+}
+
+impl Running {
+    /// Starts the browser on a page.
+    fn start(browser: &Path, name: &str, addr: SocketAddr, more: &[&str]) -> Self {
+        let (mut command, home) = command(browser, name, addr, more);
+        let document = File::create(home.join("document.html")).unwrap();
+        Self { child: command.stdin(Stdio::null()).stdout(document).spawn().unwrap(), home }
+    }
+
+    fn read(&self, file: &str) -> String {
+        String::from_utf8_lossy(&fs::read(self.home.join(file)).unwrap()).into_owned()
+    }
+
+    /// Waits until `is_so` of it; panics with its log if that takes too long.
+    fn wait_until(&mut self, what: &str, mut is_so: impl FnMut(&mut Child) -> bool) {
+        let begin = Instant::now();
+        while !is_so(&mut self.child) {
+            assert!(begin.elapsed() < BROWSER_MAX, "timed out waiting until {what}: {}", self.read("log"));
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.home);
+    }
 }
 
 /// A browser that is used by its keys: the DevTools protocol, each message ended by a zero byte.
 struct Keyboard {
-    child: Child,
-    home: PathBuf,
+    _running: Running,
     input: ChildStdin,
     messages: Receiver<Value>,
     calls: u64,
@@ -83,7 +111,8 @@ impl Keyboard {
             let messages = pieces.filter_map(|piece| serde_json::from_slice(&piece).ok());
             messages.map_while(|message| sender.send(message).ok()).for_each(drop);
         });
-        let mut keyboard = Self { child, home, input, messages, calls: 0, session: Value::Null };
+        let _running = Running { child, home };
+        let mut keyboard = Self { _running, input, messages, calls: 0, session: Value::Null };
         let target = loop {
             let targets = keyboard.call("Target.getTargets", &json!({}));
             let targets = targets["targetInfos"].as_array().unwrap();
@@ -142,32 +171,24 @@ impl Keyboard {
     }
 }
 
-impl Drop for Keyboard {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.home);
-    }
-}
-
-/// The document as it stands after some seconds of the page's own time, and the messages of the browser.
-fn open(browser: &Path, name: &str, addr: SocketAddr, seconds: u32) -> (String, String) {
+/// The document as it stands after some seconds of the page's own time, and the messages of the browser. `meanwhile` is
+/// called all the time.
+fn open(
+    browser: &Path,
+    name: &str,
+    addr: SocketAddr,
+    seconds: u32,
+    mut meanwhile: impl FnMut(),
+) -> (String, String) {
     let budget = format!("--virtual-time-budget={}", 1_000 * seconds);
     // With the names and roles that the browser computes for readers of the screen.
     let names = "--enable-blink-features=ComputedAccessibilityInfo";
-    let (mut child, home) = start(browser, name, addr, &["--dump-dom", &budget, names]);
-    let read = |file| String::from_utf8_lossy(&fs::read(home.join(file)).unwrap()).into_owned();
-    let begin = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if begin.elapsed() > BROWSER_MAX {
-            child.kill().unwrap();
-            panic!("the browser does not end: {}", read("log"));
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    let texts = (read("document.html"), read("log"));
-    fs::remove_dir_all(&home).unwrap();
-    texts
+    let mut running = Running::start(browser, name, addr, &["--dump-dom", &budget, names]);
+    running.wait_until("the browser ends", |child| {
+        meanwhile();
+        child.try_wait().unwrap().is_some()
+    });
+    (running.read("document.html"), running.read("log"))
 }
 
 /// Serves a page, made anew for each request, until the test ends. Counts the requests for it, and those for anything
@@ -215,21 +236,24 @@ fn has_no_error(log: &str) {
 #[test]
 fn page_shows_one_node_and_a_mesh_and_which_peer_has_gone() {
     let Some(browser) = browser() else { return };
-    let first = Launch::new("page-first").start();
+    // Links end by resets only, also where the browser takes the processors for seconds.
+    let slow = |name| Launch::new(name).mesh("heartbeat_interval_ms", 60_000);
+    let first = slow("page-first").start();
     let mut client = first.connect();
     client.call("SET a:1,b:2,c:3");
-    let (alone, log) = open(&browser, "alone", first.addr(), 3);
+    let (alone, log) = open(&browser, "alone", first.addr(), 3, || ());
     assert!(alone.contains("<b>3</b><small>3 set") && alone.contains("No other node is known"), "{alone}");
     has_no_error(&log);
-    let launch = |name| Launch::new(name).peer(first.addr()).start();
+    let launch = |name| slow(name).peer(first.addr()).start();
     let mut second = launch("page-second");
     wait_until("one is linked", || client.stat("peers_linked") == 1);
-    let (one, log) = open(&browser, "one", first.addr(), 3);
+    let (one, log) = open(&browser, "one", first.addr(), 3, || ());
     assert!(one.contains("Mesh: 1 of 1 other nodes linked"), "{one}");
     has_no_error(&log);
     let others = ["page-third", "page-fourth"].map(launch);
     wait_until("three are linked", || client.stat("peers_linked") == 3);
-    let (mesh, log) = open(&browser, "mesh", first.addr(), 3);
+    // The client is listed while it has traffic.
+    let (mesh, log) = open(&browser, "mesh", first.addr(), 3, || _ = client.call("PING"));
     assert!(
         mesh.contains("Mesh: 3 of 3 other nodes linked")
             && mesh.contains("<span class=\"good\">ready</span>"),
@@ -251,7 +275,7 @@ fn page_shows_one_node_and_a_mesh_and_which_peer_has_gone() {
     let gone = second.addr();
     second.kill();
     wait_until("the link is gone", || client.stat("peers_linked") == 2);
-    let (after, log) = open(&browser, "after", first.addr(), 3);
+    let (after, log) = open(&browser, "after", first.addr(), 3, || ());
     assert!(after.contains("Mesh: 2 of 3 other nodes linked"), "{after}");
     assert!(!after.contains(&format!("<th scope=\"row\">{gone}</th><td class=\"good\">")), "{after}");
     has_no_error(&log);
@@ -275,7 +299,7 @@ fn page_follows_a_hundred_peers_one_of_which_goes_and_requests_nothing_else() {
     world.driver.pass(ms(10));
     let after = page_of(&mut world);
     let (addr, requests) = serve(move |polls| if polls < 3 { before.clone() } else { after.clone() });
-    let (document, log) = open(&browser, "hundred", addr, 6);
+    let (document, log) = open(&browser, "hundred", addr, 6, || ());
     assert!(document.contains("Mesh: 99 of 100 other nodes linked"), "{document}");
     assert!(
         document.contains("<th scope=\"row\">127.0.0.1:6042</th><td class=\"warn\">not linked</td>"),
@@ -333,7 +357,7 @@ fn page_can_be_read_aloud_and_used_from_the_keyboard() {
     assert!(!page.contains("addEventListener") && !page.contains("onkey"), "{page}");
     let page = page.replace("</body>", ACCESS);
     let (addr, _) = serve(move |_| page.clone());
-    let (document, log) = open(&browser, "access", addr, 8);
+    let (document, log) = open(&browser, "access", addr, 8, || ());
     let findings = document.split("data-findings=\"").nth(1).and_then(|rest| rest.split('"').next());
     assert_eq!(findings, Some("none"), "{log}");
 }
@@ -391,14 +415,11 @@ fn page_without_javascript_is_drawn_and_loads_itself_again() {
         );
     }
     let (addr, requests) = serve(move |_| before.clone());
-    let (mut child, home) = start(
+    let mut running = Running::start(
         &browser,
         "plain",
         addr,
         &["--blink-settings=scriptEnabled=false", "--remote-debugging-port=0"],
     );
-    wait_until("it is loaded again", || requests[0].load(Ordering::Relaxed) >= 2);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let _ = fs::remove_dir_all(&home);
+    running.wait_until("it is loaded again", |_| requests[0].load(Ordering::Relaxed) >= 2);
 }

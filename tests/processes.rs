@@ -8,8 +8,9 @@
 mod common;
 
 use common::client::{Client, End};
+use common::mesh::free_port;
 use common::server::{Launch, Server};
-use common::wait_until;
+use common::{raise_open_files, wait_until};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write;
@@ -141,7 +142,7 @@ fn burst_of_200_000_requests_is_answered_in_order() {
 fn client_that_writes_all_before_reading_is_paused_and_gets_all_replies() {
     let server = Launch::new("late-reader").start();
     let value = "v".repeat(200);
-    let mut client = server.connect();
+    let mut client = Client::connect_narrow(server.addr());
     client.call(&format!("SET key:{value}"));
     let writer = send_burst(&client);
     let mut other = server.connect();
@@ -168,7 +169,7 @@ fn client_that_half_closes_before_reading_gets_all_replies() {
     let server = Launch::new("late-piped").start();
     let value = "v".repeat(5_000);
     server.connect().call(&format!("SET key:{value}"));
-    let mut client = server.connect();
+    let mut client = Client::connect_narrow(server.addr());
     client.send(&"GET key,nope\n".repeat(6_000));
     client.finish_sending();
     let mut other = server.connect();
@@ -186,9 +187,8 @@ fn client_that_half_closes_before_reading_gets_all_replies() {
 
 #[test]
 fn five_thousand_idle_connections_cost_no_cpu_and_delay_no_client() {
-    let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
-    assert!(hard >= 6_000, "this test needs 6,000 open files; the hard limit is {hard}, see `ulimit -Hn`");
-    rlimit::Resource::NOFILE.set(hard, hard).unwrap();
+    let files = raise_open_files();
+    assert!(files >= 6_000, "this test needs 6,000 open files; the hard limit is {files}, see `ulimit -Hn`");
     let server = Launch::new("silent").start();
     let files = server.open_files();
     let mut client = server.connect();
@@ -231,11 +231,10 @@ fn address_in_use_exits_with_an_error() {
 
 #[test]
 fn port_is_free_again_at_once_after_an_end_with_open_connections() {
-    let server = Launch::new("first-life").start();
-    let port = server.addr().port().to_string();
+    let port = free_port();
+    let server = Launch::new("first-life").port(port).start();
     let mut client = server.connect();
     client.call("PING");
     drop(server);
-    let server = Launch::new("second-life").arg("--port").arg(&port).spawn();
-    server.wait_for_log(" listens on 127.0.0.1:");
+    let _server = Launch::new("second-life").port(port).start();
 }

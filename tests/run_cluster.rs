@@ -167,8 +167,8 @@ fn demo_shows_the_page_and_loads_every_node_again_after_it_was_stopped() {
 
 #[test]
 fn port_in_use_is_skipped() {
-    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = taken.local_addr().unwrap().port();
+    let port = free_port();
+    let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     let mut cluster = Running::start("skip", "2", port);
     cluster.wait_for("Ctrl-C ends");
     assert!(cluster.addrs().iter().all(|addr| addr.port() > port), "{:?}", cluster.addrs());

@@ -92,8 +92,10 @@ impl Net {
     }
 
     /// Starts a node on each host.
-    pub fn start(&self, name: &str, heartbeat_ms: u64) -> Vec<Server> {
-        (0..self.hosts.len()).map(|host| self.launch(name, host, heartbeat_ms).start()).collect()
+    pub fn start(&self, name: &str, heartbeat_ms: u64, lookup_timeout_ms: u64) -> Vec<Server> {
+        let launch = |host| self.launch(name, host, heartbeat_ms);
+        let start = |host| launch(host).mesh("lookup_timeout_ms", lookup_timeout_ms).start();
+        (0..self.hosts.len()).map(start).collect()
     }
 
     /// Runs `make` on a host; sockets that it makes stay on that host.

@@ -1,7 +1,7 @@
 //! The program as a process: started on a free port, its log kept, killed at the end of the test.
 
 use super::client::Client;
-use super::{WAIT_MAX, wait_until};
+use super::{WAIT_MAX, raise_open_files, wait_until};
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -38,6 +38,7 @@ impl Launch {
     /// Makes a directory to run in, with an empty configuration, so that none of the machine is read; `name` is the
     /// test's.
     pub fn new(name: &str) -> Self {
+        raise_open_files();
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&home);
         fs::create_dir_all(&home).unwrap();
