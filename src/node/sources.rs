@@ -18,7 +18,6 @@ use crate::node::versions::{collection, discarded, floor, resync};
 struct Source {
     /// Its name in the backlogs.
     name: &'static str,
-    class: Class,
     /// Whether there is work now. O(1).
     has_work: fn(&State, Now) -> bool,
     /// Does one bounded step. Returns its cost in keys, without the cost charged to connections.
@@ -29,11 +28,10 @@ struct Source {
     backlog: fn(&State, Now) -> u64,
 }
 
-/// All sources; within a class in the order of their steps.
+/// All sources, in the order of their steps: one of links, one of clients, and those of due work.
 const SOURCES: [Source; 11] = [
     Source {
         name: "input of links",
-        class: Class::Links,
         has_work: |state, _| state.runnable.has(Class::Links),
         step: |state, now| step_connection(state, now, Class::Links),
         next_deadline: |_| None,
@@ -41,7 +39,6 @@ const SOURCES: [Source; 11] = [
     },
     Source {
         name: "input of clients",
-        class: Class::Clients,
         has_work: |state, _| state.runnable.has(Class::Clients),
         step: |state, now| step_connection(state, now, Class::Clients),
         next_deadline: |_| None,
@@ -49,7 +46,6 @@ const SOURCES: [Source; 11] = [
     },
     Source {
         name: "timers",
-        class: Class::Due,
         has_work: timers::has_work,
         step: |state, now| timers::run(state, now, TIMERS_PER_STEP),
         next_deadline: |state| state.timers.next_deadline().map(Instant::from_millis),
@@ -57,7 +53,6 @@ const SOURCES: [Source; 11] = [
     },
     Source {
         name: "expiry and own filter",
-        class: Class::Due,
         has_work: |state, now| state.keyspace.has_work(now),
         step: |state, now| state.keyspace.step(now),
         next_deadline: |state| state.keyspace.next_deadline(),
@@ -65,7 +60,6 @@ const SOURCES: [Source; 11] = [
     },
     Source {
         name: "digests",
-        class: Class::Due,
         has_work: |state, _| sync::has_work(state),
         step: sync::step,
         next_deadline: |_| None,
@@ -73,7 +67,6 @@ const SOURCES: [Source; 11] = [
     },
     Source {
         name: "resyncs",
-        class: Class::Due,
         has_work: |state, _| resync::has_work(state),
         step: resync::step,
         next_deadline: |_| None,
@@ -81,7 +74,6 @@ const SOURCES: [Source; 11] = [
     },
     Source {
         name: "tombstones",
-        class: Class::Due,
         has_work: |state, _| state.keyspace.has_acknowledged_tombstones(),
         step: collection::step,
         next_deadline: |_| None,
@@ -89,7 +81,6 @@ const SOURCES: [Source; 11] = [
     },
     Source {
         name: "discarded deletions",
-        class: Class::Due,
         has_work: |state, _| discarded::has_work(state),
         step: discarded::step,
         next_deadline: |_| None,
@@ -97,7 +88,6 @@ const SOURCES: [Source; 11] = [
     },
     Source {
         name: "floor",
-        class: Class::Due,
         has_work: |state, _| floor::has_work(state),
         step: floor::step,
         next_deadline: |_| None,
@@ -105,7 +95,6 @@ const SOURCES: [Source; 11] = [
     },
     Source {
         name: "lookups",
-        class: Class::Due,
         has_work: |state, _| state.mesh.lookups.backlog() + state.mesh.pending.backlog() > 0,
         step: |state, now| remote::step(state, now, TIMERS_PER_STEP),
         next_deadline: |_| None,
@@ -113,7 +102,6 @@ const SOURCES: [Source; 11] = [
     },
     Source {
         name: "tasks",
-        class: Class::Due,
         has_work: |state, _| state.tasks.has_work(),
         step: tasks::step,
         next_deadline: |_| None,
@@ -135,8 +123,13 @@ fn step_connection(state: &mut State, now: Now, class: Class) -> usize {
 
 /// Does one step of each source of a class that has work; returns whether any had.
 pub(in crate::node) fn step(state: &mut State, now: Now, class: Class) -> bool {
+    let sources = match class {
+        Class::Links => &SOURCES[..1],
+        Class::Clients => &SOURCES[1..2],
+        Class::Due => &SOURCES[2..],
+    };
     let mut has_worked = false;
-    for source in SOURCES.iter().filter(|source| source.class == class) {
+    for source in sources {
         if (source.has_work)(state, now) {
             let cost = (source.step)(state, now);
             state.runnable.has_stepped(cost);

@@ -485,7 +485,8 @@ impl Reactor {
     /// Writes pending output, links first, one bounded write per connection and turn, until all is written, no socket
     /// accepts more, or `until` is reached.
     fn flush(&mut self, until: Instant) {
-        [Class::Links, Class::Clients].iter().all(|class| self.flush_some(*class, usize::MAX, until));
+        let mut some = |class| !self.unflushed.has(class) || self.flush_some(class, usize::MAX, until);
+        let _ = some(Class::Links) && some(Class::Clients);
     }
 
     /// Makes at most `writes` writes to connections of a class; false if `until` was reached.
