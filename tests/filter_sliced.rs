@@ -3,7 +3,7 @@
 
 use olivia::base::rng::Rng;
 use olivia::filter::bloom::Bloom;
-use olivia::filter::size::{BLOCK_WORDS, Size};
+use olivia::filter::size::Size;
 use olivia::filter::{FilterError, FilterKey, PeerFilters};
 use std::collections::HashSet;
 
@@ -234,25 +234,4 @@ fn nine_filters_stay_apart_where_a_bank_would_not_fit() {
     }
     while filters.step() {}
     assert_eq!(filters.layout(), (20, 0));
-}
-
-#[test]
-fn filter_of_ones_is_refused_and_its_peer_unknown() {
-    let mut filters = PeerFilters::new(1 << 20);
-    let key = filters.join();
-    filters.begin_snapshot(key, size(2)).unwrap();
-    for number in 0..4 {
-        filters.snapshot_block(key, number, &[u64::MAX; BLOCK_WORDS]).unwrap();
-    }
-    assert_eq!(filters.snapshot_block(key, 4, &[0; BLOCK_WORDS]), Err(FilterError::NoSuchBlock));
-    assert_eq!(filters.finish_snapshot(key), Err(FilterError::Overfull));
-    assert!(filters.is_unknown(key));
-    assert_eq!(filters.bytes(), 0);
-    filters.begin_snapshot(key, size(2)).unwrap();
-    filters.finish_snapshot(key).unwrap();
-    let mut rng = Rng::new(6);
-    let refused = (0..1_000).find_map(|_| filters.add(key, rng.next_u64()).err());
-    assert_eq!(refused, Some(FilterError::Overfull));
-    assert_eq!(filters.add(key, 1), Err(FilterError::NotKnown));
-    assert_eq!(filters.replace_block(key, 0, &[0; BLOCK_WORDS]), Err(FilterError::NotKnown));
 }

@@ -11,9 +11,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// The variable of the password.
-const PASSWORD: &str = "OLIVIA_SECURITY_PASSWORD";
-
 struct Response {
     status: u16,
     content_type: String,
@@ -230,18 +227,4 @@ fn tls_is_answered_at_once_with_an_error() {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert!(text.starts_with(":ERR this port does not speak TLS"), "{text}");
-}
-
-#[test]
-fn metrics_behind_a_password_need_it() {
-    let server = Launch::new("http-password").env(PASSWORD, "open sesame").start();
-    for path in ["/", "/metrics", "/status.json", "/nothing"] {
-        assert_eq!(get(&server, path, "A: b").status, 401, "{path}");
-        assert_eq!(get(&server, path, "Authorization: Basic eDp3cm9uZw==").status, 401, "{path}");
-    }
-    assert_eq!(get(&server, "/metrics", "Authorization: Basic bWU6b3BlbiBzZXNhbWU=").status, 200);
-    assert_eq!(get(&server, "/livez", "A: b").status, 200);
-    let mut client = server.connect();
-    client.call("AUTH \"open sesame\"");
-    assert_eq!(client.stat("auth_failures"), 4);
 }

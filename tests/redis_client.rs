@@ -109,30 +109,6 @@ fn values_of_every_kind_read_back() {
     target.end();
 }
 
-#[test]
-fn pipeline_of_any_length_is_answered_in_order() {
-    let target = Target::start("resp-pipeline");
-    for mut connection in target.connections() {
-        for length in [1, 16, 1_000, 20_000] {
-            let mut requests = pipe();
-            for number in 0..length {
-                let key = format!("pipe:{}", number % 500);
-                requests.cmd("SET").arg(&key).arg(number).ignore();
-                requests.cmd("GET").arg(&key);
-            }
-            let replies: Vec<u64> = requests.query(&mut connection).unwrap();
-            assert!(replies.iter().copied().eq(0..length), "{length}");
-        }
-        let mut requests = pipe();
-        for number in 0..500 {
-            requests.cmd("DEL").arg(format!("pipe:{number}"));
-        }
-        let removed: Vec<u32> = requests.query(&mut connection).unwrap();
-        assert_eq!(removed, [1; 500]);
-    }
-    target.end();
-}
-
 /// Sets keys `prefix:0` and so on by MSET.
 fn set_many(connection: &mut Connection, prefix: &str, count: usize) -> BTreeSet<String> {
     let keys: BTreeSet<String> = (0..count).map(|number| format!("{prefix}:{number}")).collect();
@@ -236,33 +212,6 @@ fn request_in_crumbs_costs_time_linear_in_its_length() {
         }
     }
     target.end();
-}
-
-#[test]
-fn key_of_another_node_is_found_in_both_versions() {
-    let nodes = mesh("resp-mesh", 2, |launch| launch);
-    for protocol in ["resp2", "resp3"] {
-        let mut here = connect(nodes[0].addr(), protocol);
-        let mut there = connect(nodes[1].addr(), protocol);
-        for number in 0..50 {
-            call::<()>(&mut there, &["SET", &format!("{protocol}:{number}"), &number.to_string()]);
-        }
-        let last = format!("{protocol}:49");
-        wait_until("the last key is found", || call::<Option<u32>>(&mut here, &["GET", &last]).is_some());
-        let mut requests = pipe();
-        for number in 0..50 {
-            requests.cmd("GET").arg(format!("{protocol}:{number}"));
-            requests.cmd("GET").arg("nope");
-            requests.cmd("SET").arg(format!("{protocol}:here")).arg(number).ignore();
-            requests.cmd("GET").arg(format!("{protocol}:here"));
-        }
-        let replies: Vec<Option<u32>> = requests.query(&mut here).unwrap();
-        let expected = (0..50).flat_map(|number| [Some(number), None, Some(number)]);
-        assert_eq!(replies, expected.collect::<Vec<_>>());
-        let mget: Vec<Option<u32>> =
-            call(&mut here, &["MGET", &last, "nope", &format!("{protocol}:here"), &format!("{protocol}:7")]);
-        assert_eq!(mget, [Some(49), None, Some(49), Some(7)]);
-    }
 }
 
 #[test]

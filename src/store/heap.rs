@@ -778,8 +778,7 @@ fn page_offset(handle: u32) -> usize {
 mod tests {
     #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
 
-    use super::{GRANULE_BYTES, Heap, PAGE_BYTES};
-    use crate::base::rng::Rng;
+    use super::{GRANULE_BYTES, Heap};
     use crate::base::time::Instant;
     use crate::store::item::{self, Expiry, Layout, Version};
 
@@ -799,44 +798,5 @@ mod tests {
         assert!(heap.overwrite(large, b"key", &value, None, Version(0)));
         assert!(item::is_live(heap.slot(small[1])) && heap.expiry(small[1]) == expiry);
         assert_eq!(heap.expiry_if_live(small[1]), None);
-    }
-
-    #[test]
-    fn items_keep_their_bytes_while_others_come_and_go() {
-        let mut rng = Rng::new(1);
-        let mut heap = Heap::new();
-        let mut items: Vec<(u32, Vec<u8>)> = Vec::new();
-        for step in 0..20_000u64 {
-            if rng.below(100) < if step < 12_000 { 60 } else { 40 } {
-                let span = 1 << rng.below(16);
-                let len = rng.below(span) as usize;
-                let bytes = vec![step as u8; len];
-                let key = step.to_le_bytes();
-                let layout = Layout::new(8, len, false);
-                let expected = heap.growth_bytes_max(1, len + 8).min(heap.growth_bytes(layout, None, false));
-                let expected = heap.memory_bytes() + expected;
-                let handle = heap.add(&key, &bytes, None, Version(step)).unwrap();
-                assert!(heap.memory_bytes() <= expected);
-                items.push((handle, [&key[..], &bytes].concat()));
-            } else if !items.is_empty() {
-                let at = rng.below(items.len() as u64) as usize;
-                let (handle, bytes) = items.swap_remove(at);
-                let (key, value) = heap.key_and_value(handle);
-                assert_eq!([key, value].concat(), bytes);
-                assert_eq!(heap.key(handle), &bytes[..8]);
-                heap.free(handle);
-            }
-            if step % 1_000 == 0 {
-                assert_eq!(heap.audit().len(), items.len());
-            }
-        }
-        for (handle, _) in items {
-            heap.free(handle);
-        }
-        while heap.has_idle(false) {
-            heap.trim(false);
-        }
-        assert!(heap.audit().is_empty());
-        assert!(heap.memory_bytes() < 5 * PAGE_BYTES, "{}", heap.memory_bytes());
     }
 }

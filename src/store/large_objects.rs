@@ -593,61 +593,13 @@ fn number_of_bytes(bytes: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
-
     use super::LargeObjects;
     use crate::base::rng::Rng;
 
     const KEY: &[u8] = b"key";
 
-    fn value(rng: &mut Rng, mark: u8, len_max: u64) -> Vec<u8> {
-        vec![mark; 16_400 + rng.below(len_max) as usize]
-    }
-
     fn check(large_objects: &LargeObjects, number: u32, value: &[u8]) {
         assert!(large_objects.key_and_value(number, KEY.len(), value.len()) == (KEY, value));
-    }
-
-    #[test]
-    fn blocks_keep_their_bytes_while_others_are_added_freed_and_moved() {
-        let mut rng = Rng::new(1);
-        let mut large_objects = LargeObjects::new();
-        let mut held: Vec<(u32, Vec<u8>)> = Vec::new();
-        for step in 0..6_000u32 {
-            if rng.below(100) < if step % 2_000 < 1_000 { 65 } else { 35 } {
-                let span = if rng.one_in(10) { 300_000 } else { 40_000 };
-                let value = value(&mut rng, step as u8, span);
-                let bytes = KEY.len() + value.len();
-                let expected =
-                    large_objects.growth_bytes(bytes).min(large_objects.growth_bytes_max(1, bytes));
-                let expected = large_objects.memory_bytes() + expected;
-                let number = large_objects.add(KEY, &value).unwrap();
-                assert!(large_objects.memory_bytes() <= expected);
-                held.push((number, value));
-            } else if !held.is_empty() {
-                let (number, value) = held.swap_remove(rng.below(held.len() as u64) as usize);
-                check(&large_objects, number, &value);
-                let before = large_objects.memory_bytes();
-                large_objects.free(number);
-                assert!(large_objects.memory_bytes() <= before);
-            }
-            if large_objects.is_sparse() && rng.one_in(2) {
-                large_objects.compact(false);
-            } else if large_objects.has_idle(false) && rng.one_in(4) {
-                large_objects.trim(false);
-            }
-            if step % 500 == 0 {
-                assert_eq!(large_objects.audit(), held.len());
-                held.iter().for_each(|(number, value)| check(&large_objects, *number, value));
-            }
-        }
-        held.into_iter().for_each(|(number, _)| large_objects.free(number));
-        while large_objects.has_idle(false) {
-            large_objects.trim(false);
-        }
-        // The lists of free slots keep some capacity.
-        assert_eq!(large_objects.audit(), 0);
-        assert!(large_objects.memory_bytes() < LargeObjects::new().memory_bytes() + 1_024);
     }
 
     #[test]

@@ -112,28 +112,7 @@ pub fn is_from_browser(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Line, Parsed, Request, is_from_browser, parse};
-
-    #[test]
-    fn cr_before_lf_is_not_text() {
-        assert_eq!(parse(b"PING\r\nrest", 10), Parsed::Line(Line { text: b"PING", crlf: true, consumed: 6 }));
-        assert_eq!(parse(b"PING\n", 10), Parsed::Line(Line { text: b"PING", crlf: false, consumed: 5 }));
-        assert_eq!(parse(b"\n", 10), Parsed::Line(Line { text: b"", crlf: false, consumed: 1 }));
-        assert_eq!(parse(b"\r\n", 10), Parsed::Line(Line { text: b"", crlf: true, consumed: 2 }));
-        assert_eq!(parse(b"a\rb\n", 10), Parsed::Line(Line { text: b"a\rb", crlf: false, consumed: 4 }));
-    }
-
-    #[test]
-    fn limit_counts_the_text_only() {
-        assert!(matches!(parse(b"1234\n", 4), Parsed::Line(_)));
-        assert!(matches!(parse(b"1234\r\n", 4), Parsed::Line(_)));
-        assert_eq!(parse(b"12345\n", 4), Parsed::TooLong);
-        assert_eq!(parse(b"12345", 4), Parsed::TooLong);
-        assert_eq!(parse(b"1234", 4), Parsed::Partial);
-        assert_eq!(parse(b"1234\r", 4), Parsed::Partial);
-        assert_eq!(parse(b"1234\r\r\n", 4), Parsed::TooLong);
-        assert_eq!(parse(b"", 4), Parsed::Partial);
-    }
+    use super::{Line, Request, is_from_browser};
 
     #[test]
     fn first_word_holds_the_id_and_the_verb() {

@@ -152,25 +152,6 @@ fn flood_of_addresses_is_bounded_by_the_address_book_and_read_in_steps() {
 }
 
 #[test]
-fn at_most_eight_learned_addresses_are_dialled_at_once() {
-    let mut world = World::new(secretive());
-    let link = world.linked(&Face::elsewhere(1));
-    send_addresses(&mut world, &link, addresses(0..1_000));
-    world.driver.watch = None;
-    let mut tried = 0;
-    for _ in 0..20 {
-        world.driver.pass(ms(500));
-        world.driver.node.audit();
-        let dials: Vec<_> = std::iter::from_fn(|| world.driver.next_dial()).collect();
-        tried += dials.len();
-        assert!(world.driver.node.conns() <= 2 + LEARNED_DIALS_MAX);
-    }
-    // Each dial times out after three seconds.
-    assert_eq!(tried, 4 * LEARNED_DIALS_MAX);
-    assert_eq!(world.closed(olivia::node::CloseReason::DialFailed), 3 * LEARNED_DIALS_MAX as u64);
-}
-
-#[test]
 fn address_that_failed_is_dialled_again_when_the_link_of_its_node_has_gone() {
     let mut world = World::new(secretive());
     let teller = world.linked(&Face::elsewhere(1));

@@ -562,18 +562,28 @@ mod tests {
     }
 
     #[test]
-    fn timers_of_keys_set_and_deleted_without_a_pause_do_not_gather() {
-        let mut load = Load::new();
-        for iteration in 0..30 {
-            load.iterate(|client| {
-                (0..64).fold(String::new(), |mut text, at| {
-                    let _ =
-                        writeln!(text, "SETEX k{client}-{at}:v:{}\nDEL k{client}-{at}", 1_000 + iteration);
+    fn timers_do_not_gather_while_keys_are_deleted_or_get_other_expiries_without_a_pause() {
+        let deleted = |text: &mut String, key: &str, at: usize| {
+            write!(text, "SETEX {key}-{at}:v:{}\nDEL {key}-{at}\n", 1_000 + at)
+        };
+        let given_others = |text: &mut String, key: &str, at: usize| {
+            let set = if at == 0 { format!("SET {key}:v\n") } else { String::new() };
+            write!(text, "{set}EXPIRE {key}:{}\n", 1_000 + at)
+        };
+        let kinds: [fn(&mut String, &str, usize) -> std::fmt::Result; 2] = [deleted, given_others];
+        for requests in kinds {
+            let mut load = Load::new();
+            for iteration in 0..30 {
+                load.iterate(|client| {
+                    let mut text = String::new();
+                    let mut each = (iteration * 128..iteration * 128 + 128)
+                        .map(|at| requests(&mut text, &format!("k{client}"), at));
+                    assert!(each.all(|written| written.is_ok()));
                     text
-                })
-            });
-            let timers = load.node.state.keyspace.store().timers();
-            assert!(timers <= 64 * 1_024, "{timers} timers of no item after {iteration} iterations");
+                });
+                let timers = load.node.state.keyspace.store().timers();
+                assert!(timers <= 2 * CLIENTS + 64 * 1_024, "{timers} timers after {iteration} iterations");
+            }
         }
     }
 
@@ -592,22 +602,6 @@ mod tests {
         }
         // 400 keys are set per iteration, and expire after 200 iterations.
         assert!(most < 95_000, "{most} items");
-    }
-
-    #[test]
-    fn timers_of_keys_given_ever_other_expiries_do_not_accumulate() {
-        let mut load = Load::new();
-        for iteration in 0..30 {
-            load.iterate(|client| {
-                let begin = if iteration == 0 { format!("SET k{client}:v\n") } else { String::new() };
-                (0..128).fold(begin, |mut text, at| {
-                    let _ = writeln!(text, "EXPIRE k{client}:{}", 1_000 + 128 * iteration + at);
-                    text
-                })
-            });
-            let timers = load.node.state.keyspace.store().timers();
-            assert!(timers <= 2 * CLIENTS + 64 * 1_024, "{timers} timers after {iteration} iterations");
-        }
     }
 
     #[test]

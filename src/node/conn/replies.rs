@@ -397,15 +397,6 @@ mod tests {
     }
 
     #[test]
-    fn known_replies_go_straight_through() {
-        let mut bench = Bench::new();
-        bench.say("a");
-        bench.say("b");
-        assert_eq!(bench.sent(), "ab");
-        assert_eq!(bench.replies.bytes(), 0);
-    }
-
-    #[test]
     fn later_replies_wait_behind_a_held_place() {
         let mut bench = Bench::new();
         bench.say("a");

@@ -593,16 +593,6 @@ mod tests {
     }
 
     #[test]
-    fn learned_address_that_fails_for_long_is_forgotten() {
-        let mut address_book = AddressBook::default();
-        let (key, _) = address_book.note(Instant::ZERO, addr(1), Origin::Learned, None, 10).unwrap();
-        address_book.failed(Instant::ZERO, key);
-        assert!(!address_book.forget_hopeless(Instant::ZERO, key));
-        assert!(address_book.forget_hopeless(Instant::ZERO.after(FORGOTTEN_AFTER), key));
-        assert_eq!(address_book.at(addr(1)), None);
-    }
-
-    #[test]
     fn last_addresses_of_linked_nodes_are_kept_however_long_they_fail() {
         let mut address_book = AddressBook::default();
         let keys: Vec<_> = (0..u16::try_from(super::KEPT_MAX).unwrap() + 2)
