@@ -776,7 +776,6 @@ fn page_offset(handle: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::cast_possible_truncation, reason = "bounded by the tables of the test")]
 
     use super::{GRANULE_BYTES, Heap};
     use crate::base::time::Instant;

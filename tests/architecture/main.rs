@@ -67,14 +67,14 @@ fn layers_import_only_layers_below() {
     let mut wrong = Vec::new();
     for (at, layer) in LAYERS.iter().enumerate() {
         let is_below = |name: &&str| LAYERS[at + 1..].iter().any(|below| below.name == *name);
-        assert!(layer.imports.iter().all(is_below), "{} imports a layer that is not below it", layer.name);
+        assert!(layer.imports().iter().all(is_below), "{} imports a layer that is not below it", layer.name);
     }
     for import in sources.imports() {
         let (from, to) = (&sources.files[import.from].path, &sources.files[import.to].path);
         let layer =
             |path| layer_of(path).map_or_else(|| panic!("src/{path} is in no layer"), |at| &LAYERS[at]);
         let (upper, lower) = (layer(from), layer(to));
-        if upper.name != lower.name && !upper.imports.contains(&lower.name) {
+        if upper.name != lower.name && !upper.imports().contains(&lower.name) {
             wrong.push(format!("src/{from}:{}: {} imports {to} ({})", import.line, upper.name, lower.name));
         }
     }
@@ -85,7 +85,7 @@ fn layers_import_only_layers_below() {
 fn each_path_of_the_layers_exists_and_is_in_one_of_them() {
     let sources = sources();
     let mut seen = BTreeSet::new();
-    for path in LAYERS.iter().flat_map(|layer| layer.holds) {
+    for path in LAYERS.iter().flat_map(|layer| layer.holds()) {
         let is_in = |file: &Source| file.path == *path || file.path.starts_with(&format!("{path}/"));
         assert!(sources.files.iter().any(is_in), "src/{path} does not exist");
         assert!(seen.insert(path), "src/{path} is in two layers");

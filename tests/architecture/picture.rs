@@ -53,7 +53,7 @@ fn keep(path: &Path, wanted: &str) {
 
 /// The files of a layer without `.rs`; those of other folders than its own with their folder.
 fn files(sources: &Sources, layer: usize) -> Vec<String> {
-    let home = LAYERS[layer].holds[0];
+    let home = LAYERS[layer].holds()[0];
     let of_layer = sources.files.iter().filter(|file| layer_of(&file.path) == Some(layer));
     let names = of_layer.map(|file| {
         let path = file.path.strip_suffix(".rs").unwrap();
@@ -85,7 +85,7 @@ fn text(sources: &Sources) -> String {
             out.push_str("//! ──────────── below: no clock, no socket, no thread; the same calls give the same bytes\n");
         }
         _ = writeln!(out, "//! {:<10}{}", layer.name, layer.purpose);
-        if layer.holds[0] != "main.rs" && layer.holds != ["limits.rs"] {
+        if layer.holds()[0] != "main.rs" && layer.holds() != ["limits.rs"] {
             for line in wrapped(&files(sources, at), 95) {
                 _ = writeln!(out, "//!           {line}");
             }
@@ -105,7 +105,7 @@ fn svg(sources: &Sources) -> String {
             _ = writeln!(body, "<path d='M10 {y}H890' stroke='#c33' stroke-dasharray='6 4'/>");
             y += 10;
         }
-        let colour = if layer.holds[0].starts_with("node") { "#eef4ff" } else { "#f6f6f2" };
+        let colour = if layer.holds()[0].starts_with("node") { "#eef4ff" } else { "#f6f6f2" };
         _ = writeln!(
             body,
             "<rect x='10' y='{y}' width='880' height='{height}' rx='4' fill='{colour}' stroke='#999'/>"
@@ -124,10 +124,10 @@ fn svg(sources: &Sources) -> String {
             body,
             "<text x='880' y='{}' text-anchor='end' font-size='9' fill='#888'>{}</text>",
             y + height - 4,
-            if layer.imports.is_empty() {
+            if layer.imports().is_empty() {
                 String::new()
             } else {
-                format!("imports {}", layer.imports.join(" "))
+                format!("imports {}", layer.imports().join(" "))
             }
         );
         y += height + 6;

@@ -564,11 +564,11 @@ mod tests {
     #[test]
     fn timers_do_not_gather_while_keys_are_deleted_or_get_other_expiries_without_a_pause() {
         let deleted = |text: &mut String, key: &str, at: usize| {
-            write!(text, "SETEX {key}-{at}:v:{}\nDEL {key}-{at}\n", 1_000 + at)
+            writeln!(text, "SETEX {key}-{at}:v:{}\nDEL {key}-{at}", 1_000 + at)
         };
         let given_others = |text: &mut String, key: &str, at: usize| {
             let set = if at == 0 { format!("SET {key}:v\n") } else { String::new() };
-            write!(text, "{set}EXPIRE {key}:{}\n", 1_000 + at)
+            writeln!(text, "{set}EXPIRE {key}:{}", 1_000 + at)
         };
         let kinds: [fn(&mut String, &str, usize) -> std::fmt::Result; 2] = [deleted, given_others];
         for requests in kinds {
