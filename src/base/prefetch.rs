@@ -10,6 +10,9 @@
 //! Not here: when to prefetch.
 #![expect(unsafe_code, reason = "each use has its argument beside it")]
 
+/// Bytes of a cache line on common processors. A wrong value costs one prefetch, or too many.
+pub const CACHE_LINE_BYTES: usize = 64;
+
 /// Begins to fetch the cache line of `place` without waiting for it. No visible effect. Some 0.3 ns; up to a few dozen
 /// can be in flight.
 #[inline(always)]
@@ -29,6 +32,11 @@ pub fn prefetch<T>(place: &T) {
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = place;
+}
+
+/// Begins to fetch all cache lines of `bytes`: from memory some 13 us per 256 KiB.
+pub fn prefetch_bytes(bytes: &[u8]) {
+    bytes.iter().step_by(CACHE_LINE_BYTES).for_each(prefetch);
 }
 
 /// One bit per byte that equals `byte`; the bit of the first byte is the lowest.

@@ -16,13 +16,10 @@ use super::size_classes::{
     GRANULE_BYTES, PAGE_BYTES, PAGE_CLASSES, PAGE_GRANULES, bytes_of, class_of, granules_of,
 };
 use crate::base::arena::{Arena, REGION_BYTES};
-use crate::base::prefetch::prefetch;
+use crate::base::prefetch::{CACHE_LINE_BYTES, prefetch};
 use crate::base::shared_bytes::SharedBytes;
 use memmap2::MmapMut;
 use std::rc::Rc;
-
-/// Bytes of a cache line on common processors. A wrong value costs one prefetch.
-const CACHE_LINE_BYTES: usize = 64;
 
 /// The end of a short key in its slot: 16 bytes after the header without an expiry.
 const SHORT_KEY_END: usize = 28;
