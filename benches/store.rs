@@ -199,7 +199,7 @@ fn get_pipelined(store: &Store, order: &[u32]) -> f64 {
     for ids in together {
         let bytes: [[u8; KEY_BYTES]; 16] = ids.map(|id| key_bytes(id.into()));
         let keys: [HashedKey<'_>; 16] = std::array::from_fn(|at| store.key(&bytes[at]));
-        store.prefetch(&keys, |_| {});
+        store.prefetch(&keys.map(|key| key.hash), |_| {});
         for key in keys {
             black_box(store.get(Moment::ZERO, key).expect("it is there").value.len());
         }

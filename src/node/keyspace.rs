@@ -134,7 +134,7 @@ impl Keyspace {
         self.store.memory_bytes() >= STORE_BYTES_MIN
     }
 
-    /// Prefetches the first 16 keys of a request of several keys; see [`Keyspace::prefetch`].
+    /// Prefetches the first keys of a request of several keys; see [`Keyspace::prefetch`].
     #[inline]
     pub(in crate::node) fn prefetch_several<'k>(
         &self,
@@ -144,15 +144,15 @@ impl Keyspace {
         if keys.len() < PREFETCHED_KEYS_MIN || !self.is_beyond_caches() {
             return;
         }
-        let mut hashed = [HashedKey { hash: KeyHash(0), bytes: b"" }; PREFETCH_MAX];
+        let mut hashes = [KeyHash(0); PREFETCH_MAX];
         let count = keys.len().min(PREFETCH_MAX);
-        hashed.iter_mut().zip(keys).for_each(|(slot, key)| slot.hash = self.key(key).hash);
-        self.prefetch(&hashed[..count], for_writing);
+        hashes.iter_mut().zip(keys).for_each(|(slot, key)| *slot = self.key(key).hash);
+        self.prefetch(&hashes[..count], for_writing);
     }
 
     /// Prefetches the memory of keys, and with `for_writing` the blocks of the own filter of those that are probably new.
     /// Does nothing for fewer than four keys, where it does not pay.
-    pub(in crate::node) fn prefetch(&self, keys: &[HashedKey<'_>], for_writing: bool) {
+    pub(in crate::node) fn prefetch(&self, keys: &[KeyHash], for_writing: bool) {
         if keys.len() < PREFETCHED_KEYS_MIN {
             return;
         }

@@ -6,7 +6,7 @@ use super::resp::parse::Batch;
 use memchr::memchr;
 
 /// Lines per scan.
-const LINES_MAX: usize = 16;
+const LINES_MAX: usize = 64;
 
 /// The requests of one input that were parsed in advance and not taken yet. Its memory is reused for the next input.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ impl Lookahead {
         self.taken == self.lines.len()
     }
 
-    /// Scans up to 16 complete lines at the start of `input`, and calls `visit` with each.
+    /// Scans up to [`LINES_MAX`] complete lines at the start of `input`, and calls `visit` with each.
     pub fn scan_lines<'a>(&mut self, input: &'a [u8], mut visit: impl FnMut(&'a [u8])) {
         self.lines.clear();
         self.taken = 0;

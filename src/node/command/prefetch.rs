@@ -8,7 +8,7 @@ use crate::node::command::find::find_recent;
 use crate::node::command::row::Access;
 use crate::node::keyspace::Keyspace;
 use crate::node::state::RecentName;
-use crate::store::{HashedKey, KeyHash, PREFETCH_MAX};
+use crate::store::{KeyHash, PREFETCH_MAX};
 use crate::wire::args::Args;
 use crate::wire::encoder::Protocol;
 use crate::wire::line::split_word;
@@ -20,8 +20,7 @@ use memchr::memrchr;
 struct Seen<'s> {
     keyspace: &'s Keyspace,
     is_worth_it: bool,
-    /// The keys: only their hashes are set.
-    keys: [HashedKey<'static>; PREFETCH_MAX],
+    keys: [KeyHash; PREFETCH_MAX],
     count: usize,
     /// Whether one of the requests writes.
     writes: bool,
@@ -32,14 +31,13 @@ impl<'s> Seen<'s> {
     #[inline]
     fn new(keyspace: &'s Keyspace, recent: &'s mut RecentName) -> Self {
         let is_worth_it = keyspace.is_beyond_caches();
-        let keys = [HashedKey { hash: KeyHash(0), bytes: b"" }; PREFETCH_MAX];
-        Self { keyspace, is_worth_it, keys, count: 0, writes: false, recent }
+        Self { keyspace, is_worth_it, keys: [KeyHash(0); PREFETCH_MAX], count: 0, writes: false, recent }
     }
 
     fn add<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) {
         for key in keys {
             let Some(slot) = self.keys.get_mut(self.count) else { return };
-            *slot = HashedKey { hash: self.keyspace.key(key).hash, bytes: b"" };
+            *slot = self.keyspace.key(key).hash;
             self.count += 1;
         }
     }

@@ -245,8 +245,8 @@ impl Parser {
 }
 
 /// Requests per batch at most, and arguments from which on no request is added to a batch.
-const BATCH_REQUESTS_MAX: usize = 16;
-const BATCH_ARGS: usize = 64;
+const BATCH_REQUESTS_MAX: usize = 64;
+const BATCH_ARGS: usize = 256;
 
 /// Complete requests at the start of some input, parsed before the first is executed. Its memory is reused.
 #[derive(Debug, Default)]
@@ -264,8 +264,8 @@ impl Batch {
         self.taken = 0;
     }
 
-    /// Parses up to 16 requests at the start of `input`, up to the first that is incomplete or invalid. Returns their
-    /// number.
+    /// Parses up to [`BATCH_REQUESTS_MAX`] requests at the start of `input`, up to the first that is incomplete or
+    /// invalid. Returns their number.
     pub fn parse(&mut self, input: &[u8], limits: RequestLimits) -> usize {
         self.clear();
         self.parser.spans.clear();
