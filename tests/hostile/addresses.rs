@@ -332,19 +332,17 @@ fn every_address_waiting_for_a_dial_slot_is_dialled_at_a_bounded_rate() {
         }
         // As many at once as there may be links, and ten per second; failures are dialled again beside them.
         assert!(tried.len() <= 128 + round + LEARNED_DIALS_MAX, "{} in {round}00 ms", tried.len());
-        world.driver.send(link.conn, crate::kit::peer::bytes_of(&[crate::kit::peer::heartbeat(1)]));
+        world.send(&link, &[heartbeat(1)]);
         world.driver.pass(ms(100));
     }
     let failed = world.closed(olivia::node::CloseReason::Lost);
     assert!(failed <= 128 + 200 + LEARNED_DIALS_MAX as u64, "{failed} dials in 20 s");
     for _ in 0..30 {
-        std::iter::from_fn(|| world.driver.next_dial()).collect::<Vec<_>>().into_iter().for_each(
-            |(dial, addr)| {
-                tried.insert(addr);
-                world.driver.lose(dial);
-            },
-        );
-        world.driver.send(link.conn, crate::kit::peer::bytes_of(&[crate::kit::peer::heartbeat(1)]));
+        for (dial, addr) in std::iter::from_fn(|| world.driver.next_dial()).collect::<Vec<_>>() {
+            tried.insert(addr);
+            world.driver.lose(dial);
+        }
+        world.send(&link, &[heartbeat(1)]);
         world.driver.pass(ms(1_000));
     }
     assert_eq!(tried.len(), 300);
@@ -361,17 +359,8 @@ fn one_host_lists_a_quarter_of_the_known_addresses_at_most() {
     send_addresses(&mut world, &second, addresses(2_000..2_010));
     assert_eq!(world.stat("peers_backup"), 110);
     // A node that was met is known by itself, and leaves room for another.
-    let (conn, addr) = world.driver.next_dial().unwrap();
-    world.driver.pick_up(conn);
-    let theirs = world.driver.take_bytes(conn);
-    let olivia::wire::handshake::ConnectArgs::Offer(node) = olivia::wire::handshake::read_request(
-        theirs.trim_ascii().strip_prefix(b"h1:REQUEST connect ").unwrap(),
-    )
-    .unwrap() else {
-        panic!()
-    };
-    let node = Face::of(&node);
-    let met = Face { listen: addr.to_string(), seen: addr.to_string(), ..Face::elsewhere(3) };
+    let (conn, node) = world.picked_up();
+    let met = Face { listen: node.seen.clone(), seen: node.seen.clone(), ..Face::elsewhere(3) };
     world.driver.send(conn, met.counter_line(&node));
     world.driver.send(conn, "h2:FULFILLED welcome\n");
     assert!(world.is_linked(&met));

@@ -23,6 +23,13 @@ fn value(world: &World, key: &str, version: u64) -> Body<'static> {
     Body::Value { hash: world.hash(key), version, left_ms: None, value: b"v" }
 }
 
+/// Answers the query for `far` that has come with a value of this version.
+fn answer_far(world: &mut World, link: &mut Link, version: u64) {
+    let query = world.queries(link)[0];
+    let value = value(world, "far", version);
+    world.send(link, &[(query, value)]);
+}
+
 /// The notices among what has come, and whether they came after additions.
 fn notices(world: &mut World, link: &mut Link) -> Vec<(bool, String, u64, KeyState, bool)> {
     let mut has_additions = false;
@@ -197,9 +204,7 @@ fn lookup_returns_no_value_older_than_a_version_that_the_node_received() {
     let answer = value(&world, "far", version(49));
     world.send(&old, &[(query, answer)]);
     assert_eq!(world.replies(), "", "an older value was taken");
-    let query = world.queries(&mut new)[0];
-    let answer = value(&world, "far", version(50));
-    world.send(&new, &[(query, answer)]);
+    answer_far(&mut world, &mut new, version(50));
     assert_eq!(world.replies(), ":GOT far:v\n");
     // Before it was opened; the node that the hint names is queried first.
     world.begin("GET far\n");
@@ -207,16 +212,12 @@ fn lookup_returns_no_value_older_than_a_version_that_the_node_received() {
     let query = world.queries(&mut new)[0];
     world
         .send(&new, &[(query, Body::None { hash: world.hash("far"), moved_version: 0, hints: Hints::NONE })]);
-    let query = world.queries(&mut old)[0];
-    let answer = value(&world, "far", version(49));
-    world.send(&old, &[(query, answer)]);
+    answer_far(&mut world, &mut old, version(49));
     assert_eq!(world.replies(), ":GOT \n");
     // A deletion is no less a version.
     world.send(&new, &[invalidate(b"far", version(60), KeyState::Gone)]);
     world.begin("GET far\n");
-    let query = world.queries(&mut old)[0];
-    let answer = value(&world, "far", version(59));
-    world.send(&old, &[(query, answer)]);
+    answer_far(&mut world, &mut old, version(59));
     assert_eq!(world.replies(), ":GOT \n");
 }
 
@@ -230,9 +231,7 @@ fn notice_of_a_queried_peer_has_it_queried_again() {
     // The notice overtakes the answer.
     world.send(&link, &[invalidate(b"far", version(50), KeyState::Held), (query, answer)]);
     assert_eq!(world.replies(), "");
-    let query = world.queries(&mut link)[0];
-    let answer = value(&world, "far", version(50));
-    world.send(&link, &[(query, answer)]);
+    answer_far(&mut world, &mut link, version(50));
     assert_eq!(world.replies(), ":GOT far:v\n");
 }
 
@@ -247,9 +246,7 @@ fn lookup_follows_hints_and_ends_however_many_there_are() {
     let query = world.queries(&mut first)[0];
     let hints = [[9; 16], faces[1].node];
     world.send(&first, &[(query, Body::None { hash, moved_version: 0, hints: Hints::new(&hints) })]);
-    let query = world.queries(&mut second)[0];
-    let answer = value(&world, "far", version(1));
-    world.send(&second, &[(query, answer)]);
+    answer_far(&mut world, &mut second, version(1));
     assert_eq!(world.replies(), ":GOT far:v\n");
     // Each names the other one.
     world.begin("GET far\n");
@@ -297,9 +294,7 @@ fn lookup_ends_when_its_key_is_written_here() {
     let mut world = World::new(Config::default());
     let mut link = reading(&mut world, &Face::new(1));
     world.begin("GET far\nSET near:1,far:mine\nGET far\n");
-    let query = world.queries(&mut link)[0];
-    let answer = value(&world, "far", version(1));
-    world.send(&link, &[(query, answer)]);
+    answer_far(&mut world, &mut link, version(1));
     assert_eq!(world.replies(), ":GOT far:v\n:SAT near:1,far:mine\n:GOT far:mine\n");
     let mut world = World::new(Config::default());
     let mut link = reading(&mut world, &Face::new(1));
@@ -309,9 +304,7 @@ fn lookup_ends_when_its_key_is_written_here() {
         format!("*{}\r\n{}", words.clone().count(), words.collect::<String>())
     });
     world.driver.send(client, words.concat());
-    let query = world.queries(&mut link)[0];
-    let answer = value(&world, "far", version(1));
-    world.send(&link, &[(query, answer)]);
+    answer_far(&mut world, &mut link, version(1));
     let replies = world.driver.take(client);
     assert_eq!(replies, "$1\r\nv\r\n+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n");
 }
