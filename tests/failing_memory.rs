@@ -9,7 +9,7 @@
 
 mod kit;
 
-use kit::peer::{Face, Link, World, beat, bytes_of, deltas, executed, head};
+use kit::peer::{Face, Link, WITHOUT_OWN, World, beat, bytes_of, deltas, executed, head};
 use kit::{ClientId, Driver, request};
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
@@ -295,6 +295,8 @@ fn every_frame_and_page_is_survived_without_memory() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut world = World::new(Config { limits: limits(), ..Config::default() });
     world.driver.watch = None;
+    // One of the inputs is FLUSHALL MESH.
+    world.last = WITHOUT_OWN;
     let large = vec![b'x'; 3 << 20];
     let value = String::from_utf8(large.clone()).unwrap();
     world.call(&format!("SET held:{value}\n"));
