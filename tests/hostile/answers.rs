@@ -269,7 +269,7 @@ fn answer_that_arrived_in_time_and_is_read_late_is_a_hit() {
     let (mut world, _, mut link) = claims_far();
     let request = queried(&mut world, &mut link);
     for _ in 0..500 {
-        world.driver.skip(ms(1));
+        world.driver.leap(ms(1));
         while world.driver.node.step(world.driver.now, Class::Due) {}
     }
     assert_eq!(world.replies(), "");

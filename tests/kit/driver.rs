@@ -292,11 +292,6 @@ impl Driver {
         self.set_time(self.now.mono.after(span));
     }
 
-    /// Advances time without a call of the node.
-    pub fn skip(&mut self, span: Duration) {
-        self.set_time(self.now.mono.after(span));
-    }
-
     fn set_time(&mut self, mono: Instant) {
         self.now = Now { mono, wall_nanos: self.now.wall_nanos + mono.nanos() - self.now.mono.nanos() };
     }
