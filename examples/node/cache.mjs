@@ -22,11 +22,11 @@ console.log(await square(12), await square(12), `computed ${computations} time(s
 
 await cache.mset([
   { key: 'a', value: 1 },
-  { key: 'b', value: [2], ttl: 50 },
+  { key: 'b', value: [2], ttl: 1_000 },
 ]);
 console.log('a and b:', await cache.mget(['a', 'b']));
-await new Promise((resolve) => setTimeout(resolve, 80));
-console.log('80 ms later:', await cache.mget(['a', 'b']));
+await new Promise((resolve) => setTimeout(resolve, 1_200));
+console.log('1.2 s later:', await cache.mget(['a', 'b']));
 await cache.del('a');
 console.log('after del:', await cache.get('a'));
 await cache.disconnect();

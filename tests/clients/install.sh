@@ -6,8 +6,23 @@ cd "$(dirname "$0")/../.."
 home=target/clients
 mkdir -p "$home"
 
+# A download that fails is tried again.
+try() {
+    for attempt in 1 2 3; do
+        "$@" && return
+        echo "attempt $attempt of 3 failed: $*" >&2
+        sleep $((5 * attempt))
+    done
+    echo "cannot install the clients: is the package registry (pip, npm) reachable?" >&2
+    return 1
+}
+
 apt_install() {
     if ! command -v "$1" >/dev/null; then
+        if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
+            echo "needs $1; on Debian, as root: apt-get install ${*:2}" >&2
+            exit 1
+        fi
         echo "installing $2"
         apt-get update -qq
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${@:2}" >/dev/null
@@ -22,7 +37,7 @@ wanted=$(cat tests/clients/python/requirements.txt examples/python/requirements.
 if [ "$wanted" != "$(cat "$home/python/requirements.txt" 2>/dev/null)" ]; then
     rm -rf "$home/python"
     python3 -m venv "$home/python" || { apt-get install -y -qq python3-venv >/dev/null; python3 -m venv "$home/python"; }
-    "$home/python/bin/pip" install --quiet --disable-pip-version-check \
+    try "$home/python/bin/pip" install --quiet --disable-pip-version-check \
         -r tests/clients/python/requirements.txt -r examples/python/requirements.txt
     echo "$wanted" >"$home/python/requirements.txt"
 fi
@@ -33,7 +48,7 @@ npm_install() {
         rm -rf "${home:?}/$2"
         mkdir -p "$home/$2"
         cp "$1/package.json" "$1/package-lock.json" "$home/$2/"
-        (cd "$home/$2" && npm ci --no-audit --no-fund --loglevel=error)
+        (cd "$home/$2" && try npm ci --no-audit --no-fund --loglevel=error)
     fi
 }
 npm_install tests/clients/node node

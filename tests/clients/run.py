@@ -33,8 +33,9 @@ PROGRAMS = {
 # Conversations that are tests of ours; here they are held with Redis.
 ON_REDIS = {"transcripts": [PYTHON, "-B", os.path.join(HERE, "python", "transcripts.py")]}
 
-# Each program may take so long.
-TIMEOUT_SECONDS = 120
+# Each program may take so long. A server is looked for every 10 ms, so many times.
+TIMEOUT_SECONDS = 300
+START_LOOKS = 6000
 
 
 def start_olivia(folder):
@@ -43,7 +44,7 @@ def start_olivia(folder):
     program = os.path.join(ROOT, "target", "debug", "olivia")
     process = subprocess.Popen([program, "--config", "/dev/null", "--port", "0"], cwd=folder, env={}, stderr=log)
     port = None
-    for _ in range(1000):
+    for _ in range(START_LOOKS):
         log.seek(0)
         found = re.search(r"listens on \S*:(\d+)", log.read())
         if found or process.poll() is not None:
@@ -64,7 +65,7 @@ def start_redis(folder):
         port = probe.getsockname()[1]
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--loglevel", "warning"]
     process = subprocess.Popen([shutil.which("redis-server"), *options], cwd=folder, stdout=subprocess.DEVNULL)
-    for _ in range(1000):
+    for _ in range(START_LOOKS):
         try:
             socket.create_connection(("127.0.0.1", port)).close()
             return process, port
@@ -94,15 +95,18 @@ def main():
         try:
             for name in names:
                 begin = time.monotonic()
-                result = subprocess.run([*programs[name], str(port)], timeout=TIMEOUT_SECONDS)
-                print(f"{name}: {time.monotonic() - begin:.1f} s")
-                if result.returncode != 0:
-                    failed.append(name)
+                try:
+                    code = subprocess.run([*programs[name], str(port)], timeout=TIMEOUT_SECONDS).returncode
+                except subprocess.TimeoutExpired:
+                    code = "no end"
+                print(f"{name}: {time.monotonic() - begin:.1f} s", flush=True)
+                if code != 0:
+                    failed.append(f"{name} ({code})")
             if process.poll() is not None:
                 failed.append(f"the server ended with {process.returncode}")
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(TIMEOUT_SECONDS)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -168,8 +168,8 @@ def set_with_a_ttl(make, _):
 @needs("SET PX", "GET")
 def key_expires_on_time(make, _):
     client = make()
-    client.set("soon", "v", px=80)
-    assert client.get("soon") == b"v"
+    with client.pipeline(transaction=False) as pipe:
+        assert pipe.set("soon", "v", px=80).get("soon").execute() == [True, b"v"]
     time.sleep(0.1)
     assert client.get("soon") is None
 
