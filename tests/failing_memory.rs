@@ -170,9 +170,11 @@ fn every_command_with_large_arguments_is_an_error_without_memory_and_others_are_
                     [name.as_str(), first].into_iter().chain(std::iter::repeat_n(rest, count)).collect();
                 let line = format!("{name} {first}{}\n", format!(":{rest}").repeat(count));
                 for input in [request(&words), line.into_bytes()] {
-                    let client = driver.client();
-                    serve(&mut driver, client, &input, Refusing::Beyond(left));
-                    driver.shut(client);
+                    for refusing in [Refusing::Beyond(left), Refusing::Large] {
+                        let client = driver.client();
+                        serve(&mut driver, client, &input, refusing);
+                        driver.shut(client);
+                    }
                 }
             }
         }
@@ -306,9 +308,6 @@ fn every_frame_and_page_is_survived_without_memory() {
     let beyond = [2, 6, 10].map(|mib| Refusing::Beyond(mib << 20));
     let all = || std::iter::once(Refusing::Large).chain(beyond);
     let cases = all().flat_map(|refusing| inputs.iter().map(move |input| (refusing, input)));
-    // Arguments of a command are copied after it was looked whether the system has room for them: not by the allocator.
-    let cases =
-        cases.filter(|(refusing, (what, ..))| !matches!(refusing, Refusing::Large) || *what != "a command");
     for (number, (refusing, (what, request, input))) in (1..).zip(cases) {
         // Its filter is unknown, so that it is queried.
         let link: Link = world.linked(&Face::new(number));
@@ -320,7 +319,7 @@ fn every_frame_and_page_is_survived_without_memory() {
     }
     // Commands that peers have carried out here, and the handshake.
     let names = commands(&mut world.driver);
-    for refusing in beyond {
+    for refusing in all() {
         let link = world.linked(&Face::new(1_000));
         for name in &names {
             for arguments in [&[b"held", &large[..]][..], &[b"held", b"1"], &[b"new", &large[..], b"1", b"x"]]
@@ -338,7 +337,20 @@ fn every_frame_and_page_is_survived_without_memory() {
             }
             answers(&mut world.driver, name);
         }
-        end(&mut world.driver, &[link.conn]);
+        // Commands of clients that the peer is to carry out, or that wait.
+        let client = world.driver.client();
+        for words in [
+            &["APPEND", "far", &value][..],
+            &["MGET", "far", &value],
+            &["WATCH", &value],
+            &["MULTI"],
+            &["SET", "far", &value],
+            &["EXEC"],
+        ] {
+            serve(&mut world.driver, client, &request(words), refusing);
+        }
+        answers(&mut world.driver, "commands for the peer");
+        end(&mut world.driver, &[client, link.conn]);
         let face = Face::new(1_001);
         let dialler = world.driver.connect(&face.seen).unwrap();
         serve(&mut world.driver, dialler, &face.offer_line(), refusing);

@@ -20,8 +20,21 @@ pub struct Pattern {
     tokens: usize,
 }
 
-/// The bytes that a character of a pattern stands for.
-type Bytes = [bool; 256];
+/// The bytes that a character of a pattern stands for, one bit each.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bytes([u64; 4]);
+
+impl Bytes {
+    const ALL: Self = Self([u64::MAX; 4]);
+
+    fn add(&mut self, byte: u8) {
+        self.0[usize::from(byte / 64)] |= 1 << (byte % 64);
+    }
+
+    const fn has(self, byte: usize) -> bool {
+        self.0[byte / 64] >> (byte % 64) & 1 == 1
+    }
+}
 
 impl Pattern {
     /// Compiles a pattern; `None` if it has more than [`TOKENS_MAX`] characters, not counting `*`. O(bytes).
@@ -29,19 +42,21 @@ impl Pattern {
         let (mut tokens, mut stars, mut rest) = (Vec::new(), Vec::new(), text);
         while let Some((&first, after)) = rest.split_first() {
             rest = after;
-            let mut bytes = [false; 256];
+            let mut bytes = Bytes::default();
             match first {
                 b'*' => {
-                    stars.push(tokens.len());
+                    if stars.last() != Some(&tokens.len()) {
+                        stars.push(tokens.len());
+                    }
                     continue;
                 }
-                b'?' => bytes = [true; 256],
+                b'?' => bytes = Bytes::ALL,
                 b'[' => rest = class(after, &mut bytes),
                 b'\\' if !after.is_empty() => {
-                    bytes[usize::from(after[0])] = true;
+                    bytes.add(after[0]);
                     rest = &after[1..];
                 }
-                _ => bytes[usize::from(first)] = true,
+                _ => bytes.add(first),
             }
             if tokens.len() == TOKENS_MAX {
                 return None;
@@ -60,8 +75,8 @@ impl Pattern {
         }
         for (token, bytes) in tokens.iter().enumerate() {
             let state = token + 1;
-            for (steps, _) in pattern.steps.chunks_exact_mut(words).zip(bytes).filter(|(_, is_in)| **is_in) {
-                steps[state / 64] |= 1 << (state % 64);
+            for (byte, steps) in pattern.steps.chunks_exact_mut(words).enumerate() {
+                steps[state / 64] |= u64::from(bytes.has(byte)) << (state % 64);
             }
         }
         pattern
@@ -114,21 +129,21 @@ fn class<'a>(text: &'a [u8], bytes: &mut Bytes) -> &'a [u8] {
                 break;
             }
             [b'\\', byte, after @ ..] => {
-                bytes[usize::from(*byte)] = true;
+                bytes.add(*byte);
                 after
             }
             [a, b'-', b, after @ ..] => {
-                bytes[usize::from(*a.min(b))..=usize::from(*a.max(b))].fill(true);
+                (*a.min(b)..=*a.max(b)).for_each(|byte| bytes.add(byte));
                 after
             }
             [byte, after @ ..] => {
-                bytes[usize::from(*byte)] = true;
+                bytes.add(*byte);
                 after
             }
         };
     }
     if is_negated {
-        bytes.iter_mut().for_each(|is_in| *is_in = !*is_in);
+        bytes.0.iter_mut().for_each(|word| *word = !*word);
     }
     rest
 }

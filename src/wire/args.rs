@@ -4,6 +4,7 @@
 use super::line_form::{LineForm, Syntax};
 use super::request_error::RequestError;
 use crate::base::kept_bytes::KeptBytes;
+use crate::base::memory::reserve;
 use memchr::{memchr, memchr2, memchr3, memrchr};
 
 /// Limits of one request in lines.
@@ -107,19 +108,23 @@ pub struct OwnedArgs {
 }
 
 impl OwnedArgs {
-    /// A copy. O(bytes).
-    pub fn new(args: Args<'_>) -> Self {
+    /// A copy; `None` if the system has no memory for it. O(bytes).
+    pub fn new(args: Args<'_>) -> Option<Self> {
         Self::of(args.iter())
     }
 
-    /// A copy of byte strings. O(bytes).
-    pub fn of<'a>(args: impl Iterator<Item = &'a [u8]>) -> Self {
+    /// A copy of byte strings; `None` if the system has no memory for it. O(bytes).
+    pub fn of<'a>(args: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Self> {
+        let (count, bytes) = args.clone().fold((0, 0), |(count, bytes), arg| (count + 1, bytes + arg.len()));
         let (mut text, mut spans) = (Vec::new(), Vec::new());
+        if !reserve(&mut text, bytes) || !reserve(&mut spans, count) {
+            return None;
+        }
         for arg in args {
             spans.push(span(text.len(), text.len() + arg.len()));
             text.extend_from_slice(arg);
         }
-        Self { text: text.into(), spans: spans.into() }
+        Some(Self { text: text.into(), spans: spans.into() })
     }
 
     /// The arguments.

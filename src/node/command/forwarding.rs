@@ -209,7 +209,7 @@ fn hold<'k>(
     head: ReplyHead,
     form: KeyReply,
     is_answered: bool,
-    keys: impl Iterator<Item = &'k [u8]>,
+    keys: impl Iterator<Item = &'k [u8]> + Clone,
 ) -> Option<PendingKey> {
     let pending = pending::begin(state, conn, head, form, is_answered, keys)?;
     pending::make_barrier(state, pending);
@@ -244,7 +244,10 @@ fn send(
     keys: Vec<Box<[u8]>>,
 ) {
     let on_missing = command.on_missing(protocol == Protocol::Lines, args);
-    let request = Request { name: command.name.as_bytes().into(), args: OwnedArgs::new(args), protocol };
+    let Some(args) = OwnedArgs::new(args) else {
+        return store_part(state, waiter, Answer::Failed(Failure::NoMemory), 0);
+    };
+    let request = Request { name: command.name.as_bytes().into(), args, protocol };
     send_request(state, now, waiter, request, keys, on_missing);
 }
 
@@ -372,16 +375,21 @@ pub(in crate::node) fn begin_transaction(
             words.extend(request.args().iter());
         }
     }
-    let request = Request { name: TRANSACTION.into(), args: OwnedArgs::of(words.into_iter()), protocol };
+    let args = OwnedArgs::of(words.into_iter());
     let head = Encoder::begin(Vec::new(), protocol, b"", "").head();
     let first = plan.keys.first().cloned().unwrap_or_default();
     let pending = pending::begin(state, conn, head, VERBATIM, is_answered, std::iter::once(&*first));
     let Some(pending) = pending else { return };
     pending::make_barrier(state, pending);
+    let waiter = Waiter { pending, part: 0 };
+    let Some(args) = args else {
+        return store_part(state, waiter, Answer::Failed(Failure::NoMemory), 0);
+    };
+    let request = Request { name: TRANSACTION.into(), args, protocol };
     if let Some(pending) = state.mesh.pending.get_mut(pending) {
         pending.set_transaction(requests.into_iter().zip(plan.is_there).collect());
     }
-    send_request(state, now, Waiter { pending, part: 0 }, request, plan.keys, OnMissing::Creates);
+    send_request(state, now, waiter, request, plan.keys, OnMissing::Creates);
 }
 
 fn count_of(words: usize) -> [u8; 4] {

@@ -11,6 +11,9 @@ use crate::node::ids::ConnKey;
 use crate::node::state::State;
 use crate::wire::args::{Args, OwnedArgs};
 
+/// The error of a request whose copy has no memory.
+const NO_MEMORY: &str = "the system has no memory for this request";
+
 /// MULTI.
 pub(super) fn multi<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
@@ -25,7 +28,7 @@ pub(super) fn multi<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
 /// Queues a request for EXEC if its connection is in a transaction. Returns false if it must be carried out now.
 ///
 /// # Errors
-/// The transaction has reached its limit of requests, keys or bytes.
+/// The transaction has reached its limit of requests, keys or bytes, or the system has no memory for the request.
 pub(in crate::node) fn queue<'a>(
     state: &mut State,
     key: ConnKey,
@@ -53,7 +56,11 @@ pub(in crate::node) fn queue<'a>(
         return Ok(true);
     }
     let cost = command.cost_of(false, args);
-    if !transaction.add(OwnedArgs::new(words), cost, TRANSACTION_KEYS_MAX, bytes_max) {
+    let Some(request) = OwnedArgs::new(words) else {
+        transaction.break_off();
+        return Err(CommandError::Plain(NO_MEMORY));
+    };
+    if !transaction.add(request, cost, TRANSACTION_KEYS_MAX, bytes_max) {
         return Err(CommandError::Sentence(format!(
             "a transaction has at most {TRANSACTION_KEYS_MAX} requests or keys and {bytes_max} bytes \
              (reply_bytes_max); send several, or a pipeline without MULTI"
@@ -122,7 +129,7 @@ pub(super) fn watch<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     if session.watched_keys() + states.len() > WATCHED_KEYS_MAX {
         return Err(CommandError::Sentence(format!("a connection watches at most {WATCHED_KEYS_MAX} keys")));
     }
-    session.watch(call.args, states);
+    session.watch(OwnedArgs::new(call.args).ok_or(CommandError::Plain(NO_MEMORY))?, states);
     call.reply.status("OK");
     Ok(Effect::Reply)
 }

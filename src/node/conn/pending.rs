@@ -3,6 +3,7 @@
 //! Not here: the results and the reply ([`crate::node::lookup::pending_request`]), and which nodes the lookups query
 //! ([`crate::node::lookup::remote`]).
 
+use crate::base::buffer::OutOfMemory;
 use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
 use crate::node::conn::measure;
@@ -14,29 +15,37 @@ use crate::node::lookup::pending_request::{PendingRequest, Waiter};
 use crate::node::schedule::cost_of_bytes;
 use crate::node::state::{State, mark_dirty};
 use crate::wire::args::OwnedArgs;
-use crate::wire::encoder::ReplyHead;
+use crate::wire::encoder::{ReplyHead, put_error};
 
 /// The cost of a reply in addition to its bytes: that of a request.
 const REPLY_COST_BYTES: usize = BYTES_PER_STEP / KEYS_PER_STEP;
 
 /// Begins a pending request without results. It holds a reply slot of its connection, unless it is not answered. `None`
-/// if the connection is gone.
+/// if the connection is gone, or has an error as its reply, since the system has no memory for the keys.
 pub(in crate::node) fn begin<'k>(
     state: &mut State,
     conn_key: ConnKey,
     head: ReplyHead,
     form: KeyReply,
     is_answered: bool,
-    keys: impl Iterator<Item = &'k [u8]>,
+    keys: impl Iterator<Item = &'k [u8]> + Clone,
 ) -> Option<PendingKey> {
-    let conn = state.conns.get_mut(conn_key)?;
+    let State { conns, pool, stats, mesh, .. } = state;
+    let conn = conns.get_mut(conn_key)?;
+    let Some(keys) = OwnedArgs::of(keys) else {
+        if is_answered {
+            stats.request_error();
+            conn.reply(pool, |out| put_error(out, head.protocol(), head.id(), OutOfMemory));
+        }
+        return None;
+    };
     let slot = is_answered.then(|| conn.replies.hold());
-    let request = PendingRequest::new(conn_key, slot, head, form, OwnedArgs::of(keys));
+    let request = PendingRequest::new(conn_key, slot, head, form, keys);
     if request.wants_values() {
-        state.stats.keys_read(request.waiting());
+        stats.keys_read(request.waiting());
     }
     conn.in_flight().begin(request.waiting(), request.memory_bytes());
-    Some(state.mesh.pending.insert(request))
+    Some(mesh.pending.insert(request))
 }
 
 /// Makes later requests of the connection wait for the reply to this one.

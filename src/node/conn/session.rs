@@ -5,7 +5,7 @@ use crate::base::time::Instant;
 use crate::limits::{LOGIN_DELAY_MS, LOGIN_FAILURES_MAX};
 use crate::node::conn::replies::SlotNumber;
 use crate::store::{Expiry, Version};
-use crate::wire::args::{Args, OwnedArgs};
+use crate::wire::args::OwnedArgs;
 use std::time::Duration;
 
 /// The settings of one connection.
@@ -137,8 +137,8 @@ impl Session {
     }
 
     /// Watches the keys of one WATCH, with their present states.
-    pub(in crate::node) fn watch(&mut self, keys: Args<'_>, states: Vec<KeyState>) {
-        self.watched.push(Watched { keys: OwnedArgs::new(keys), states: states.into() });
+    pub(in crate::node) fn watch(&mut self, keys: OwnedArgs, states: Vec<KeyState>) {
+        self.watched.push(Watched { keys, states: states.into() });
     }
 
     /// Ends all watches; returns the watched keys.

@@ -71,6 +71,8 @@ pub(in crate::node) enum Failure {
     Moving,
     /// The deadline passed on this node, or it had no room.
     NotDone(NodeName),
+    /// This node has no memory to forward the command.
+    NoMemory,
     /// The node that holds the key does not accept the command: it is too long, or unknown there.
     NotTaken,
     /// It was carried out, but its reply is longer than this node accepts, or has memory for.
@@ -93,14 +95,19 @@ impl Failure {
             Self::Unreachable(_) | Self::Undeleted(_) | Self::Unflushed(_) => "UNREACHABLE",
             Self::Apart => "CROSSSLOT",
             Self::Moving | Self::NotDone(_) => "TRYAGAIN",
-            Self::NotTaken | Self::ReplyTooLong => "ERR",
+            Self::NoMemory | Self::NotTaken | Self::ReplyTooLong => "ERR",
         }
     }
 
     /// Whether the command certainly had no effect.
     pub(in crate::node) const fn had_no_effect(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Apart | Self::Moving | Self::NotDone(_) | Self::NotTaken => true,
+            Self::Unreachable(_)
+            | Self::Apart
+            | Self::Moving
+            | Self::NotDone(_)
+            | Self::NoMemory
+            | Self::NotTaken => true,
             Self::Unknown(_) | Self::ReplyTooLong | Self::Undeleted(_) | Self::Unflushed(_) => false,
         }
     }
@@ -138,6 +145,7 @@ impl fmt::Display for About<'_> {
                 Failure::NotDone(node) => {
                     write!(f, "nothing was done: {node} had no time for the command on '{key}'; try again")
                 }
+                Failure::NoMemory => write!(f, "nothing was done: no memory to forward the command on '{key}'"),
                 Failure::NotTaken => write!(
                     f,
                     "nothing was done: '{key}' is on another node, which does not take this command: it is longer than \

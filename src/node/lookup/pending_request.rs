@@ -507,7 +507,7 @@ mod tests {
         let head = Encoder::begin(Vec::new(), Protocol::Lines, b"", "GOT").head();
         let form = KeyReply { wanted: Wanted::Value, shape: Shape::One, range: None, write: |_, _, _, _| {} };
         let mut pending =
-            PendingRequest::new(conn, slot, head, form, OwnedArgs::of([&b"k"[..]; 4].into_iter()));
+            PendingRequest::new(conn, slot, head, form, OwnedArgs::of([&b"k"[..]; 4].into_iter()).unwrap());
         let owner: Rc<dyn AsRef<[u8]>> = Rc::new([b'x'; 40]);
         let value = SharedBytes::new(Rc::clone(&owner), 0..40);
         let kept: Vec<(bool, usize, usize)> = (0..4)

@@ -142,11 +142,11 @@ pub(in crate::node) fn execute(
         }
         Body::Execute(command) => {
             let protocol = command.protocol;
-            let request_of = Request {
-                name: command.name.into(),
-                args: OwnedArgs::of(command.arguments.iter()),
-                protocol,
+            let Some(args) = OwnedArgs::of(command.arguments.iter()) else {
+                link_output::send_answer(state, now, peer, request, &Body::NotTaken);
+                return 1;
             };
+            let request_of = Request { name: command.name.into(), args, protocol };
             state.mesh.queued_commands.push(QueuedCommand::FromPeer(Box::new(PeerCommand {
                 peer,
                 number: request,

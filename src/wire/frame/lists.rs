@@ -118,7 +118,7 @@ fn check<'a, T>(bytes: &'a [u8], take: TakeItem<'a, T>) -> Result<(), usize> {
 }
 
 /// The items of a list, in order.
-fn items<'a, T>(mut rest: &'a [u8], take: TakeItem<'a, T>) -> impl Iterator<Item = T> + use<'a, T> {
+fn items<'a, T>(mut rest: &'a [u8], take: TakeItem<'a, T>) -> impl Iterator<Item = T> + Clone + use<'a, T> {
     std::iter::from_fn(move || {
         let (item, after) = take(rest)?;
         rest = after;
@@ -186,7 +186,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// The arguments in order.
-    pub fn iter(self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    pub fn iter(self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
         items(self.bytes, argument)
     }
 }
