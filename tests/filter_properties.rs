@@ -1,5 +1,5 @@
-//! Measured properties of the Bloom filter: the false-positive rate against the exact theory of its layout, and under
-//! churn against a fresh filter; no false negative at any moment against a set.
+//! The false-positive rate of the Bloom filter against the exact theory of its layout. No false negative, and the rate
+//! under churn: `src/node/digest/own_filter/tests.rs`.
 
 use olivia::base::rng::Rng;
 use olivia::filter::bloom::Bloom;
