@@ -12,7 +12,7 @@ mod kit;
 mod options;
 
 use kit::ClientId;
-use kit::peer::{Face, Link, World, bytes_of, head, piece};
+use kit::peer::{Face, Link, WITHOUT_OWN, World, bytes_of, head, piece};
 use olivia::base::rng::Rng;
 use olivia::config::Config;
 use olivia::filter::changelog::PIECE_BLOCKS;
@@ -203,6 +203,7 @@ fn run(options: &Options) -> Result<(), String> {
         }
     }
     show("SCAN of all, COUNT 10000", longest, count, bytes);
+    node.world.last = WITHOUT_OWN;
     let (longest, count, reply) = node.run("*1\r\n$8\r\nFLUSHALL\r\n");
     show("FLUSHALL", longest, count, reply.len());
     let mut node = Loop::new(keys / 5, 1);
