@@ -39,7 +39,7 @@ impl Lookahead {
         self.taken == self.lines.len()
     }
 
-    /// Scans up to [`LINES_MAX`] complete lines at the start of `input`, and calls `visit` with each.
+    /// Scans up to `LINES_MAX` complete lines at the start of `input`, and calls `visit` with each.
     pub fn scan_lines<'a>(&mut self, input: &'a [u8], mut visit: impl FnMut(&'a [u8])) {
         self.lines.clear();
         self.taken = 0;

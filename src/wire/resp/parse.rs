@@ -264,7 +264,7 @@ impl Batch {
         self.taken = 0;
     }
 
-    /// Parses up to [`BATCH_REQUESTS_MAX`] requests at the start of `input`, up to the first that is incomplete or
+    /// Parses up to `BATCH_REQUESTS_MAX` requests at the start of `input`, up to the first that is incomplete or
     /// invalid. Returns their number.
     pub fn parse(&mut self, input: &[u8], limits: RequestLimits) -> usize {
         self.clear();
