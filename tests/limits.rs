@@ -56,8 +56,6 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
     let unread = "*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n".repeat(100);
     let many = format!("*501\r\n$4\r\nMGET\r\n{}", "$3\r\nkey\r\n".repeat(500));
     let keys: String = (0..1_000).map(|at| format!("$3000\r\n{at:03000}\r\n")).collect();
-    // Texts of the filter that are not read, each with a reply that waits for it.
-    let dumps = "REQUEST bloomfilter\nPING\n".repeat(255);
     let watched = format!("*1001\r\n$5\r\nWATCH\r\n{keys}");
     // What a client makes the node hold at least.
     for (what, request, clients, bytes) in [
@@ -66,7 +64,6 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
         ("unread", &unread, 100, 150 * 1_024),
         ("many", &many, 900, 500),
         ("watched", &watched, 40, watched.len()),
-        ("dumps", &dumps, 500, 500),
     ] {
         // What the allocator keeps from before is bounded below.
         let before = server.resident_bytes();
@@ -95,6 +92,44 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
             left <= 16 << 20
         });
     }
+}
+
+#[test]
+fn flood_of_filter_dumps_that_are_not_read_takes_bounded_memory_and_delays_nobody() {
+    const BUFFERS_MAX: u64 = 64 << 20;
+    let server = Launch::new("dump-flood").limit("buffers_max", BUFFERS_MAX).start();
+    let mut other = server.connect();
+    for at in 0..200 {
+        let keys: Vec<String> = (0..1_000).map(|n| format!("k{at}x{n}:1")).collect();
+        other.call(&format!("SET {}", keys.join(",")));
+    }
+    let text = other.call("REQUEST bloomfilter").len();
+    assert!(text > 500_000, "{text}");
+    let start = server.resident_bytes();
+    // Each asks for some 250 MB, and each reply waits for the one before.
+    let flood = "REQUEST bloomfilter\nPING\n".repeat(255);
+    let hoarders: Vec<Client> = (0..500)
+        .map(|_| {
+            let mut client = Client::connect_narrow(server.addr());
+            client.send(&flood);
+            client
+        })
+        .collect();
+    let (mut slowest, mut most) = (Duration::ZERO, 0);
+    for _ in 0..300 {
+        let begin = Instant::now();
+        other.call("PING");
+        slowest = slowest.max(begin.elapsed());
+        most = most.max(server.resident_bytes().saturating_sub(start));
+        thread::sleep(Duration::from_millis(5));
+    }
+    println!("{text} bytes of text, PING within {slowest:?}, {} MiB more resident", most >> 20);
+    assert!(slowest < Duration::from_millis(500), "PING takes {slowest:?}");
+    assert!(most <= BUFFERS_MAX + BUFFERS_MAX / 10 + (8 << 20), "{} MiB more resident", most >> 20);
+    assert!(other.stat("buffers_bytes") <= BUFFERS_MAX);
+    assert_eq!(other.call("REQUEST bloomfilter").len(), text);
+    drop(hoarders);
+    wait_until("memory goes back", || server.resident_bytes() <= start + (16 << 20));
 }
 
 /// A full node whose resident memory is compared with its limits after each group of requests.

@@ -92,6 +92,40 @@ fn connection_with_as_many_lookups_as_it_may_have_is_not_read_until_one_ends() {
 }
 
 #[test]
+fn requests_that_wait_for_other_nodes_are_counted_until_they_end_even_without_their_client() {
+    let key = "k".repeat(60_000);
+    let keys: String = (0..20).map(|n| format!("GET {n}{key}\n")).collect();
+    let value = "v".repeat(1 << 20);
+    let append = format!("APPEND own2:{value}\n");
+    let words = |words: &[&str]| kit::resp(words);
+    let transaction = [
+        words(&["MULTI"]),
+        words(&["SET", "own3", &value]),
+        words(&["INCR", "own2"]),
+        words(&["SET", "own2", "1"]),
+        words(&["EXEC"]),
+    ];
+    let transaction = transaction.concat();
+    // Each request with the least that it takes: lookups have copies of the keys.
+    for (request, bytes) in [(&keys, 2 * 20 * 60_000), (&append, 1 << 20), (&transaction, 1 << 20)] {
+        let (mut world, link) = with_unknown_peer(Limits::default());
+        let before = world.stat("buffers_bytes");
+        let client = world.driver.client();
+        world.driver.send(client, request);
+        world.driver.take_bytes(link.conn);
+        let counted = world.stat("buffers_bytes");
+        assert!(counted >= before + bytes, "{counted} bytes");
+        world.driver.lose(client);
+        assert!(world.stat("buffers_bytes") >= before + bytes, "{} bytes", world.stat("buffers_bytes"));
+        // Also the time after which the pooled buffers are freed.
+        world.driver.pass(ms(2_000));
+        assert_eq!(world.driver.node.lookups(), 0);
+        let after = world.stat("buffers_bytes");
+        assert!(after < before + 64 * 1_024, "{after} bytes");
+    }
+}
+
+#[test]
 fn queries_beyond_the_limit_of_a_peer_are_deferred() {
     let (mut world, mut link) = with_unknown_peer(Limits { lookups_per_peer: 2, ..Limits::default() });
     let all = clients(&mut world, 6);

@@ -2,6 +2,7 @@
 
 use crate::node::conn::role::Role;
 use crate::node::lookup::answers::Answer;
+use crate::node::lookup::pending_request::PendingRequest;
 use crate::node::peer::table::Peer;
 use crate::node::state::State;
 
@@ -17,7 +18,9 @@ pub(in crate::node) fn audit(state: &State) {
 
 fn conns(state: &State) {
     let held: usize = state.conns.iter().map(|(_, conn)| conn.held()).sum();
-    assert_eq!(held, state.buffered.bytes(), "bytes of buffers");
+    let is_left = |request: &&PendingRequest| state.conns.get(request.conn()).is_none();
+    let left: usize = state.mesh.pending.iter().filter(is_left).map(PendingRequest::memory_bytes).sum();
+    assert_eq!(held + left + state.tasks.held(), state.buffered.bytes(), "bytes of buffers");
     let of_nodes = state.conns.iter().filter(|(_, conn)| conn.is_of_mesh()).count();
     assert_eq!(of_nodes, state.mesh.conns(), "connections of the mesh");
     for (key, conn) in state.conns.iter() {
@@ -70,7 +73,10 @@ fn queries(state: &State) {
         let mut lookups = peer.queries.iter().filter_map(|query| query.lookup);
         assert!(lookups.all(|key| mesh.lookups.get(key).is_some()), "queries of ended lookups");
         assert!(peer.is_linked() || peer.queries.len() == 0, "queries without a link");
-        for deferred in [&peer.deferred, &peer.deferred_long] {
+    }
+    for (_, conn) in state.conns.iter() {
+        let Some(queues) = conn.link_queues.as_deref() else { continue };
+        for deferred in [&queues.deferred, &queues.deferred_long] {
             assert_eq!(deferred.count_bytes(), deferred.bytes(), "bytes of keys of deferred queries");
         }
     }

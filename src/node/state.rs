@@ -17,6 +17,7 @@ use crate::node::ids::{AddressKey, ConnKey, ConnTag, PeerKey};
 use crate::node::keyspace::Keyspace;
 use crate::node::latency::Latency;
 use crate::node::logins::Logins;
+use crate::node::lookup::pending_request::PendingRequest;
 use crate::node::metrics::{Calls, LoopTimes, Stats};
 use crate::node::peer::mesh::Mesh;
 use crate::node::schedule::Runnable;
@@ -100,7 +101,7 @@ pub struct State {
     pub(in crate::node) pool: Pool,
     /// Fires when the pool is freed, if no buffer is in use then.
     pub(in crate::node) pool_alarm: Alarm,
-    /// Bytes of buffers of all connections.
+    /// Bytes of buffers of all connections and tasks.
     pub(in crate::node) buffered: Buffered,
     pub(in crate::node) timers: Wheel<Timer>,
     pub(in crate::node) actions: VecDeque<Action>,
@@ -210,9 +211,12 @@ pub(in crate::node) fn close_conn(state: &mut State, key: ConnKey, reason: Close
 /// The same for a connection whose socket the shell has closed. False for a stale key.
 pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: CloseReason) -> bool {
     let Some(mut conn) = state.conns.remove(key) else { return false };
-    conn.replies.long().for_each(|key| _ = state.mesh.pending.remove(key));
+    let long: Vec<PendingRequest> =
+        conn.replies.long().filter_map(|key| state.mesh.pending.remove(key)).collect();
+    long.iter().for_each(|request| conn.in_flight().end(false, request.memory_bytes()));
     conn.release(&mut state.pool);
-    state.buffered.replace(conn.accounted(), 0);
+    // Requests that wait for other nodes stay until their lookups have ended.
+    state.buffered.replace(conn.accounted(), conn.bytes_of_requests());
     if state.pool.holds_much() {
         let at = conn.last_active().after(POOL_KEPT_FOR);
         state.pool_alarm.arm(&mut state.timers, at, Timer::Pool);

@@ -85,6 +85,18 @@ pub(in crate::node) enum Job {
     Reply(Result<Vec<SharedBytes>, String>),
 }
 
+impl Job {
+    /// Bytes of memory of its text. What a scan has found is counted by the connection that waits for it.
+    pub(in crate::node) fn held(&self) -> usize {
+        match self {
+            Self::FilterDump(dump) => dump.as_ref().map_or(0, Dump::held),
+            Self::Report(_, draft) => draft.as_ref().map_or(0, Draft::held),
+            Self::Reply(Ok(pieces)) => pieces.iter().map(SharedBytes::len).sum(),
+            Self::Scan(_) | Self::Reply(Err(_)) => 0,
+        }
+    }
+}
+
 impl Tasks {
     /// Whether a task is queued.
     pub(in crate::node) fn has_work(&self) -> bool {
@@ -94,6 +106,11 @@ impl Tasks {
     /// The number of queued tasks.
     pub(in crate::node) fn len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Bytes of memory of their texts.
+    pub(in crate::node) fn held(&self) -> usize {
+        self.queue.iter().map(|task| task.job.held()).sum()
     }
 
     /// Adds a request that waits for a job: to a queued task whose job `is_same`, else as a new task.

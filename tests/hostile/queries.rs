@@ -4,7 +4,8 @@
 use crate::kit::peer::{Face, Received, World, bytes_of, deltas, heartbeat, linked, ms};
 use olivia::base::time::Instant;
 use olivia::config::Config;
-use olivia::limits::Limits;
+use olivia::limits::{BYTES_PER_STEP, Limits};
+use olivia::node::Class;
 use olivia::wire::frame::{Body, Frame, FrameLimits, Parsed, Wanted, parse};
 use std::time::Duration;
 
@@ -54,11 +55,13 @@ fn long_keys_that_wait_for_their_answers_are_bounded_by_their_bytes() {
     world.send(&link, &filling);
     assert!(world.stat("buffers_bytes") > 256 << 10);
     let key = vec![b'k'; 60_000];
+    let before = world.stat("buffers_bytes");
     for n in 100..400 {
         world.send(&link, &[get(n, &key)]);
     }
     // Four of these keys are all that a quarter of a megabyte holds; one of the big ones waits too.
     assert_eq!(world.driver.node.stats().peer_queries_dropped, 300 - 4);
+    assert!(world.stat("buffers_bytes") >= before + 4 * 60_000);
     world.driver.reads(link.conn, true);
     let received = world.frames(&mut link);
     let noes: Vec<&Received> =
@@ -91,6 +94,43 @@ fn large_values_are_sent_one_by_one_as_they_are_read() {
     let answers =
         world.frames(&mut link).into_iter().filter(|received| matches!(received, Received::Value { .. }));
     assert_eq!(answers.count(), 500);
+}
+
+#[test]
+fn bytes_of_answers_are_charged_to_the_link_that_queried() {
+    // With room for all answers, and with room for a few, so that queries wait until these are written.
+    for pause in [32 << 20, 256 << 10] {
+        let limits = Limits { outbound_pause_bytes: pause, ..Limits::default() };
+        let mut world = World::new(Config { limits, ..Config::default() });
+        world.call(&format!("SET big:{}\n", "x".repeat(100_000)));
+        let mut link = world.linked(&Face::new(1));
+        let other = world.linked(&Face::new(2));
+        world.driver.reads(link.conn, false);
+        world.driver.watch = None;
+        let before = world.driver.node.spent();
+        let storm: Vec<_> = (0..200).map(|n| get(n, b"big")).collect();
+        world.driver.deliver(link.conn, &bytes_of(&storm));
+        let waiting = world.driver.waiting(link.conn);
+        assert!(waiting <= BYTES_PER_STEP + 2 * 100_100, "{waiting} bytes of answers in one call");
+        let now = world.driver.now;
+        while pause == 256 << 10 && world.driver.node.step(now, Class::Links) {}
+        (0..8).for_each(|_| world.driver.read_now(link.conn));
+        // Its next frame waits for its turn; that of another link does not.
+        world.driver.deliver(link.conn, &bytes_of(&[heartbeat(1)]));
+        assert!(world.driver.node.has_input(Class::Links), "{pause}: the link has no deficit");
+        world.driver.deliver(other.conn, &bytes_of(&[heartbeat(1)]));
+        assert!(world.driver.waiting(other.conn) > 0, "{pause}: the other link waits");
+        world.driver.reads(link.conn, true);
+        let answers = world.frames(&mut link);
+        let answers = answers.iter().filter(|frame| matches!(frame, Received::Value { .. })).count();
+        assert_eq!(answers, 200);
+        // Each byte is copied to the output and written to the socket.
+        let spent = world.driver.node.spent() - before;
+        assert!(
+            spent >= (answers * 2 * 100_000 / 1_024) as u64,
+            "{pause}: {spent} keys for {answers} answers"
+        );
+    }
 }
 
 #[test]

@@ -81,6 +81,11 @@ impl Dump {
         Ok(is_complete)
     }
 
+    /// Bytes of memory.
+    pub(in crate::node) fn held(&self) -> usize {
+        self.text.capacity() + self.pieces.iter().map(SharedBytes::len).sum::<usize>()
+    }
+
     /// The text of a complete dump.
     pub(super) fn into_pieces(self) -> Vec<SharedBytes> {
         self.pieces

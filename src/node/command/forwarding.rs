@@ -263,6 +263,7 @@ fn send_request(
     if request.args.held() > limits.key_bytes_max as usize + limits.value_bytes_max as usize {
         return store_part(state, waiter, Answer::Failed(Failure::NotTaken), 0);
     }
+    pending::count_command(state, waiter.pending, request.args.held());
     let command =
         ForwardedCommand { request, keys, on_missing, moved_version: 0, absent: Vec::new(), home_changes: 0 };
     forward::begin(state, now, waiter, command);
@@ -386,6 +387,7 @@ pub(in crate::node) fn begin_transaction(
         return store_part(state, waiter, Answer::Failed(Failure::NoMemory), 0);
     };
     let request = Request { name: TRANSACTION.into(), args, protocol };
+    pending::count_command(state, pending, requests.iter().map(OwnedArgs::held).sum());
     if let Some(pending) = state.mesh.pending.get_mut(pending) {
         pending.set_transaction(requests.into_iter().zip(plan.is_there).collect());
     }

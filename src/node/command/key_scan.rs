@@ -8,7 +8,6 @@ use crate::limits::PIECE_BYTES;
 use crate::node::keyspace::Keyspace;
 use crate::store::ScanCursor;
 use crate::wire::encoder::{Encoder, Protocol};
-use std::mem;
 
 /// The most keys visited per step.
 const VISITED_PER_STEP: usize = 1_024;
@@ -40,8 +39,6 @@ pub(in crate::node) struct KeyScan {
     found: Encoder,
     /// The number of keys found.
     count: usize,
-    /// Bytes of the keys found that are counted for the connection.
-    counted: usize,
 }
 
 impl KeyScan {
@@ -55,7 +52,6 @@ impl KeyScan {
             pieces: Vec::new(),
             found: Encoder::part(protocol),
             count: 0,
-            counted: 0,
         }
     }
 
@@ -107,11 +103,6 @@ impl KeyScan {
     /// Bytes of the keys found.
     pub(super) fn bytes(&self) -> usize {
         self.pieces.iter().map(SharedBytes::len).sum::<usize>() + self.found.len()
-    }
-
-    /// Sets the bytes that are counted for the connection; returns the number before.
-    pub(super) const fn count_bytes(&mut self, bytes: usize) -> usize {
-        mem::replace(&mut self.counted, bytes)
     }
 
     /// Writes the reply of a complete scan without pieces.

@@ -38,8 +38,10 @@ pub(in crate::node) fn begin_scan(state: &mut State, key: ConnKey, head: ReplyHe
 /// Does one step of the next task. Returns its cost in keys.
 pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     let Some(Task { job, mut waiters }) = state.tasks.pop() else { return 0 };
+    let held = job.held();
     waiters.retain(|waiter| state.conns.get(waiter.conn).is_some());
     if waiters.is_empty() {
+        state.buffered.replace(held, 0);
         return 1;
     }
     let job = match job {
@@ -64,6 +66,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
             Job::Reply(reply)
         }
     };
+    state.buffered.replace(held, if waiters.is_empty() { 0 } else { job.held() });
     if !waiters.is_empty() {
         state.tasks.push(Task { job, waiters });
     }
@@ -80,7 +83,7 @@ fn step_of_scan(state: &mut State, now: Now, mut scan: Box<KeyScan>, waiters: &m
         if let Some(conn) = state.conns.get_mut(waiter.conn) {
             let has_ended = is_complete || is_too_long || result.is_err();
             let bytes = if has_ended { 0 } else { found_bytes };
-            conn.in_flight().holds(scan.count_bytes(bytes), bytes);
+            conn.in_flight().has_found(bytes);
             mark_dirty(state, waiter.conn);
         }
     }

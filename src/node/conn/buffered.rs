@@ -1,4 +1,4 @@
-//! The bytes of buffers of all connections, which `buffers_max` and the memory of the system bound.
+//! The bytes of buffers of all connections and tasks, which `buffers_max` and the memory of the system bound.
 
 use crate::base::memory::has_left;
 
@@ -27,7 +27,7 @@ impl Buffered {
         self.bytes <= FEW_BYTES
     }
 
-    /// Replaces the `before` bytes of a connection by `after`.
+    /// Replaces the `before` bytes of a connection or a task by `after`.
     #[inline]
     pub(in crate::node) const fn replace(&mut self, before: usize, after: usize) {
         self.bytes = self.bytes - before + after;

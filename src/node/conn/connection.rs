@@ -501,6 +501,11 @@ impl Conn {
         self.in_flight.get_or_insert_default()
     }
 
+    /// Bytes of memory of its requests that wait for other nodes.
+    pub(in crate::node) fn bytes_of_requests(&self) -> usize {
+        self.in_flight.as_ref().map_or(0, |requests| requests.bytes_of_requests())
+    }
+
     /// Keys of its requests that are being looked up on other nodes.
     pub(in crate::node) fn lookups(&self) -> usize {
         self.in_flight.as_ref().map_or(0, |requests| requests.lookups())

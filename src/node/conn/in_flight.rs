@@ -8,8 +8,10 @@ pub(in crate::node) struct InFlight {
     /// Requests for which later ones of the connection wait, since a later request could change the result of such a
     /// request or depend on it: commands on another node, scans, long replies that read keys of this node.
     barriers: usize,
-    /// Bytes of memory.
+    /// Bytes of memory of requests that wait for other nodes.
     bytes: usize,
+    /// Bytes of the keys that a scan has found.
+    found_bytes: usize,
 }
 
 impl InFlight {
@@ -25,7 +27,17 @@ impl InFlight {
 
     /// Bytes of memory.
     pub(super) const fn bytes(&self) -> usize {
+        self.bytes + self.found_bytes
+    }
+
+    /// Bytes of memory of requests that wait for other nodes.
+    pub(in crate::node) const fn bytes_of_requests(&self) -> usize {
         self.bytes
+    }
+
+    /// Sets the bytes of the keys that a scan has found.
+    pub(in crate::node) const fn has_found(&mut self, bytes: usize) {
+        self.found_bytes = bytes;
     }
 
     /// Adds a request that waits for `lookups` lookups and holds `bytes` bytes.

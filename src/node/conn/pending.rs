@@ -58,6 +58,23 @@ pub(in crate::node) fn make_barrier(state: &mut State, key: PendingKey) {
     }
 }
 
+/// Counts the bytes of a command that waits with a request.
+pub(in crate::node) fn count_command(state: &mut State, key: PendingKey, bytes: usize) {
+    let Some(request) = state.mesh.pending.get_mut(key) else { return };
+    request.count_command(bytes);
+    let conn = request.conn();
+    holds(state, conn, 0, bytes);
+}
+
+/// Replaces the `before` bytes of a request by `after`, in the account of its connection. Without a connection they are
+/// among those of all until the request ends.
+fn holds(state: &mut State, conn: ConnKey, before: usize, after: usize) {
+    match state.conns.get_mut(conn) {
+        Some(conn) => conn.in_flight().holds(before, after),
+        None => state.buffered.replace(before, after),
+    }
+}
+
 /// Stores the result for one key, whose value has `value_bytes`. The last one completes the request; [`reply_next`]
 /// then writes its reply.
 pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Answer, value_bytes: usize) {
@@ -76,8 +93,8 @@ pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Ans
     }
     if let Some(conn) = state.conns.get_mut(conn_key) {
         conn.in_flight().lookup_ended();
-        conn.in_flight().holds(before, after);
     }
+    holds(state, conn_key, before, after);
     mark_dirty(state, conn_key);
 }
 
@@ -99,6 +116,7 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
     }
     let (conn_key, slot) = (request.conn(), request.slot());
     let Some(conn) = conns.get_mut(conn_key) else {
+        state.buffered.replace(request.memory_bytes(), 0);
         mesh.pending.remove(key);
         stats.lookups_unwanted += 1;
         return true;
@@ -136,6 +154,8 @@ pub(in crate::node) fn take(state: &mut State, key: PendingKey) -> Option<Pendin
             conn.replies.withdraw(slot);
         }
         mark_dirty(state, request.conn());
+    } else {
+        state.buffered.replace(request.memory_bytes(), 0);
     }
     Some(request)
 }

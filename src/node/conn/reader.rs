@@ -233,7 +233,11 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
         measure::wrote(state, now, key, count);
     } else if let Some(peer) = conn.link() {
         link_output::drained(state, key);
-        serve::answer_deferred(state, now, peer);
+        let cost = serve::answer_deferred(state, now, peer);
+        state.runnable.has_stepped(cost);
+        if let Some(conn) = state.conns.get_mut(key) {
+            conn.account.charge(cost);
+        }
         query_waiting(state, now, peer);
         sync::link_drained(state, peer);
         state.mesh.enqueue_resync(peer);

@@ -43,6 +43,11 @@ pub(in crate::node) struct Draft {
 }
 
 impl Draft {
+    /// Bytes of memory of the texts.
+    pub(in crate::node) fn held(&self) -> usize {
+        self.text.capacity() + self.families.iter().map(Vec::capacity).sum::<usize>()
+    }
+
     /// The text of a complete report.
     pub(in crate::node) fn into_text(self) -> Vec<u8> {
         self.text

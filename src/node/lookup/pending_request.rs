@@ -29,6 +29,9 @@ pub(in crate::node) const LONG_REPLY_BYTES: usize = 128 * 1024;
 /// Bytes of a large value that are put in quotes at a time.
 const QUOTED_BYTES: usize = 32 * 1024;
 
+/// Bytes of memory of a lookup, without its key.
+const LOOKUP_BYTES: usize = 512;
+
 /// The waiter of a lookup: one key of a pending request.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Waiter {
@@ -83,6 +86,8 @@ pub(in crate::node) struct PendingRequest {
     waiting: usize,
     /// Bytes of values held in `answers`.
     bytes: usize,
+    /// Bytes of commands that wait with it: what its lookup sends, the requests of its transaction.
+    commands_bytes: usize,
     /// Bytes of the known keys and values of the reply.
     reply_bytes: usize,
     /// The values exceed `reply_bytes_max` and were dropped.
@@ -114,6 +119,7 @@ impl PendingRequest {
             answers: Answers::new(waiting),
             waiting,
             bytes: 0,
+            commands_bytes: 0,
             is_too_long: false,
             is_barrier: false,
             transaction: None,
@@ -146,7 +152,14 @@ impl PendingRequest {
 
     /// Bytes of memory charged for it.
     pub(in crate::node) fn memory_bytes(&self) -> usize {
-        self.bytes + self.keys.held() + self.answers.held() + self.waiting * size_of::<Waiter>()
+        // Lookups have copies of the keys.
+        let of_lookups = if self.waiting > 0 { self.keys.bytes() + self.waiting * LOOKUP_BYTES } else { 0 };
+        self.bytes + self.commands_bytes + self.keys.held() + self.answers.held() + of_lookups
+    }
+
+    /// Counts the bytes of a command that waits with this request, until it is complete.
+    pub(in crate::node) const fn count_command(&mut self, bytes: usize) {
+        self.commands_bytes += bytes;
     }
 
     /// Each key with its answer.
@@ -221,6 +234,9 @@ impl PendingRequest {
             self.bytes -= self.answers.drop_values();
         }
         self.waiting -= 1;
+        if self.waiting == 0 {
+            self.commands_bytes = 0;
+        }
         self.waiting == 0
     }
 

@@ -132,6 +132,11 @@ impl DeferredQueries {
         self.bytes
     }
 
+    /// Bytes of memory.
+    pub(in crate::node) fn held(&self) -> usize {
+        self.bytes + self.queue.capacity() * size_of::<DeferredQuery>()
+    }
+
     /// Defers a query.
     pub(in crate::node) fn push(&mut self, now: Instant, request: u32, wanted: Wanted, key: &[u8]) {
         self.bytes += key.len();
@@ -142,6 +147,9 @@ impl DeferredQueries {
     pub(in crate::node) fn pop(&mut self) -> Option<DeferredQuery> {
         let query = self.queue.pop_front()?;
         self.bytes -= query.key.len();
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
         Some(query)
     }
 

@@ -331,7 +331,6 @@ pub(in crate::node) fn probe(state: &mut State, now: Now, peer_key: PeerKey) {
 pub(in crate::node) fn link_lost(state: &mut State, peer_key: PeerKey) {
     let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
     let in_flight = peer.queries.take_in_flight();
-    (peer.deferred, peer.deferred_long) = Default::default();
     state.mesh.lookups.postpone_all(peer.queries.take_waiting(), peer_key);
     for key in in_flight.into_values().filter_map(|query| query.lookup) {
         state.stats.queries_lost += 1;

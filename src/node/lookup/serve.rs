@@ -12,7 +12,7 @@ use crate::node::ids::PeerKey;
 use crate::node::lookup::pending_request::LONG_REPLY_BYTES;
 use crate::node::lookup::queries::DeferredQueries;
 use crate::node::peer::link_output;
-use crate::node::peer::table::Peer;
+use crate::node::peer::link_queues::LinkQueues;
 use crate::node::schedule::cost_of_bytes;
 use crate::node::state::{State, mark_dirty};
 use crate::store::{Expiry, Version};
@@ -35,13 +35,18 @@ pub(in crate::node) fn received(
     state.stats.peer_queries += 1;
     drop_late(state, now, peer_key);
     let has_room = link_output::has_room_for_answer(state, peer_key);
-    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return 0 };
-    if peer.deferred.is_empty() && has_room {
+    if has_room && queues_of(state, peer_key).is_some_and(|queues| queues.deferred.is_empty()) {
         return answer(state, now, peer_key, request, wanted, key);
     }
-    defer(state, now, peer_key, (request, wanted, key), |peer| &mut peer.deferred);
+    defer(state, now, peer_key, (request, wanted, key), |queues| &mut queues.deferred);
     sync::link_drained(state, peer_key);
     0
+}
+
+/// The queues of the link to a peer.
+fn queues_of(state: &mut State, peer_key: PeerKey) -> Option<&mut LinkQueues> {
+    let conn = state.mesh.peers.conn(peer_key)?;
+    state.conns.get_mut(conn)?.link_queues.as_deref_mut()
 }
 
 /// Defers a query, or drops it if too many are deferred.
@@ -50,11 +55,10 @@ fn defer(
     now: Now,
     peer_key: PeerKey,
     (request, wanted, key): (u32, Wanted, &[u8]),
-    queue: fn(&mut Peer) -> &mut DeferredQueries,
+    queue: fn(&mut LinkQueues) -> &mut DeferredQueries,
 ) {
     let bytes_max = state.config.limits.outbound_pause_bytes as usize;
-    let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
-    let queue = queue(peer);
+    let Some(queue) = queues_of(state, peer_key).map(queue) else { return };
     if queue.len() >= LOOKUPS_PER_LINK_MAX || queue.bytes() + key.len() > bytes_max {
         state.stats.peer_queries_dropped += 1;
     } else {
@@ -73,37 +77,32 @@ pub(in crate::node) fn declined(state: &mut State, now: Now, peer_key: PeerKey, 
     }
 }
 
-/// Answers deferred queries while the link has room.
-pub(in crate::node) fn answer_deferred(state: &mut State, now: Now, peer_key: PeerKey) {
+/// Answers deferred queries while the link has room. Returns the cost in keys.
+pub(in crate::node) fn answer_deferred(state: &mut State, now: Now, peer_key: PeerKey) -> usize {
     drop_late(state, now, peer_key);
-    while link_output::has_room_for_answer(state, peer_key) {
-        let Some(peer) = state.mesh.peers.get_mut(peer_key) else { return };
-        let Some(query) = peer.deferred.pop() else { return };
-        answer(state, now, peer_key, query.request, query.wanted, &query.key);
-    }
-    answer_long(state, now, peer_key);
-}
-
-/// Answers queries for long values while none of their answers waits.
-fn answer_long(state: &mut State, now: Now, peer_key: PeerKey) {
-    while let Some(peer) = state.mesh.peers.get_mut(peer_key)
-        && let Some(link) = peer.link()
-        && state.conns.get(link.conn).is_some_and(link_output::has_room_for_long)
-        && let Some(query) = peer.deferred_long.pop()
+    let mut cost = 0;
+    while link_output::has_room_for_answer(state, peer_key)
+        && let Some(query) = queues_of(state, peer_key).and_then(|queues| queues.deferred.pop())
     {
-        answer(state, now, peer_key, query.request, query.wanted, &query.key);
+        cost += 1 + answer(state, now, peer_key, query.request, query.wanted, &query.key);
     }
+    // One answer to a query for a long value waits at a time.
+    while let Some(queues) = queues_of(state, peer_key).filter(|queues| queues.has_room_for_long())
+        && let Some(query) = queues.deferred_long.pop()
+    {
+        cost += 1 + answer(state, now, peer_key, query.request, query.wanted, &query.key);
+    }
+    cost
 }
 
 /// Drops deferred queries older than `lookup_timeout_ms` of this node: their lookups have timed out, unless the peer
 /// has a longer timeout.
 fn drop_late(state: &mut State, now: Now, peer_key: PeerKey) {
     let timeout = Duration::from_millis(state.config.mesh.lookup_timeout_ms.into());
-    if let Some(peer) = state.mesh.peers.get_mut(peer_key) {
-        for queue in [&mut peer.deferred, &mut peer.deferred_long] {
-            state.stats.peer_queries_timed_out += queue.drop_older(now.mono, timeout);
-        }
-    }
+    let Some(queues) = queues_of(state, peer_key) else { return };
+    let late =
+        [&mut queues.deferred, &mut queues.deferred_long].map(|queue| queue.drop_older(now.mono, timeout));
+    state.stats.peer_queries_timed_out += late.iter().sum::<u64>();
 }
 
 /// Deletes a key for a peer, whatever its version, and answers with the version of the deletion. Without such a key
@@ -155,9 +154,9 @@ fn answer(state: &mut State, now: Now, peer_key: PeerKey, request: u32, wanted: 
         if value.len() <= LONG_REPLY_BYTES {
             let body = Body::Value { hash, version, left_ms, value };
             link_output::append_answer(conn, pool, clock, request, &body)
-        } else if !link_output::has_room_for_long(conn) {
+        } else if !conn.link_queues.as_deref().is_some_and(LinkQueues::has_room_for_long) {
             let query = (request, wanted, key.bytes);
-            defer(state, now, peer_key, query, |peer| &mut peer.deferred_long);
+            defer(state, now, peer_key, query, |queues| &mut queues.deferred_long);
             return 0;
         } else if let Some(value) = keyspace.share(now, key) {
             let body = Body::Value { hash, version, left_ms, value: b"" };

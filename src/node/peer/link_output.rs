@@ -208,11 +208,6 @@ fn append_in_two(
     }
 }
 
-/// Whether no long answer waits: one at a time, since each takes memory for as long as it waits.
-pub(in crate::node) fn has_room_for_long(conn: &Conn) -> bool {
-    conn.link_queues.as_deref().is_some_and(|queues| queues.waiting(Class::Long) == 0)
-}
-
 /// Whether there is bulk for a peer, and it has had its share of answers.
 fn is_bulk_due(state: &State, peer: PeerKey) -> bool {
     let queues = conn_of(state, peer).and_then(|conn| conn.link_queues.as_deref());

@@ -1,4 +1,4 @@
-//! The queues of a link: waiting frames, one queue per class.
+//! The queues of a link: waiting frames, one queue per class, and queries of the peer that wait for room.
 //!
 //! The outbound buffer of the connection has at most [`COMMITTED_MAX`] bytes and one more frame. Further frames wait
 //! in the queue of their class, and are committed class by class as bytes are written. Long answers are committed in
@@ -9,6 +9,7 @@
 
 use crate::base::buffer::Pool;
 use crate::base::chunk_queue::ChunkQueue;
+use crate::node::lookup::queries::DeferredQueries;
 use crate::wire::frame::{FRAGMENT_BYTES_MAX, frame_bytes, put_fragment_head};
 
 /// Bytes in the outbound buffer of a link above which frames wait in the queue of their class.
@@ -32,6 +33,10 @@ pub(in crate::node) enum Class {
 #[derive(Debug, Default)]
 pub(in crate::node) struct LinkQueues {
     queues: [ChunkQueue; 4],
+    /// Queries of the peer that wait for room.
+    pub(in crate::node) deferred: DeferredQueries,
+    /// The same for long values, which are answered one at a time.
+    pub(in crate::node) deferred_long: DeferredQueries,
     /// Bytes of answers since the last frame of bulk.
     pub(super) answered_bytes: usize,
     /// Bytes of the first long answer that are not committed, if some are.
@@ -118,9 +123,15 @@ impl LinkQueues {
         self.queues[class as usize].len()
     }
 
+    /// Whether no long answer waits: one at a time, since each takes memory for as long as it waits.
+    pub(in crate::node) fn has_room_for_long(&self) -> bool {
+        self.waiting(Class::Long) == 0
+    }
+
     /// Bytes of memory held.
     pub(in crate::node) fn held(&self) -> usize {
-        self.queues.iter().map(ChunkQueue::held).sum()
+        let frames: usize = self.queues.iter().map(ChunkQueue::held).sum();
+        frames + self.deferred.held() + self.deferred_long.held()
     }
 
     /// Drops all frames and frees the memory.

@@ -11,7 +11,7 @@ use crate::limits::HEARTBEATS_MISSED_MAX;
 use crate::node::alarm::Alarm;
 use crate::node::digest::following::Following;
 use crate::node::ids::{ConnKey, NodeId, PeerKey, PeerTag};
-use crate::node::lookup::queries::{DeferredQueries, Queries};
+use crate::node::lookup::queries::Queries;
 use crate::node::peer::health::CircuitBreaker;
 use crate::node::versions::of_peer::PeerVersions;
 use crate::store::KeyHash;
@@ -51,10 +51,6 @@ pub(in crate::node) struct Peer {
     pub(in crate::node) alarm: Alarm,
     /// Own queries to it.
     pub(in crate::node) queries: Queries,
-    /// Its queries that wait for room in the link.
-    pub(in crate::node) deferred: DeferredQueries,
-    /// The same for long values, which are answered one at a time.
-    pub(in crate::node) deferred_long: DeferredQueries,
     /// The digest sync with it.
     pub(in crate::node) following: Following,
     pub(in crate::node) versions: PeerVersions,
@@ -90,8 +86,6 @@ impl Peer {
             breaker: CircuitBreaker::new(),
             alarm: Alarm::default(),
             queries: Queries::default(),
-            deferred: DeferredQueries::default(),
-            deferred_long: DeferredQueries::default(),
             following: Following::new(filter),
             versions: PeerVersions::default(),
             id,
