@@ -4,6 +4,7 @@
 mod layers;
 mod paths;
 mod picture;
+mod queues;
 mod source;
 
 use layers::{BOUNDARY, LAYERS, layer_of};
@@ -276,6 +277,11 @@ fn long_files_are_reported() {
             println!("src/{}: {code} lines of code, {} in all", file.path, file.lines);
         }
     }
+}
+
+#[test]
+fn every_queue_is_in_the_table_of_queues_with_what_empties_it() {
+    check(&queues::check(&sources()));
 }
 
 #[test]

@@ -184,7 +184,7 @@ impl World {
     }
 
     /// Breaks a connection in the middle: both ends learn it, each in its time.
-    fn break_wire(&mut self, wire: usize, side: usize) {
+    pub fn break_wire(&mut self, wire: usize, side: usize) {
         for (side, later) in [(side, 0), (1 - side, self.rng.below(5 * MS))] {
             let port = super::net::Port { wire, side };
             self.agenda.put(self.net.now + later, Event::Reset(port));

@@ -1,5 +1,6 @@
 //! Worlds under load: clients that send as fast as they get replies, slow and stalled readers, up to 128 nodes. There
-//! are no faults; virtual time advances by the cost of calls, on a fast machine and on a slow one.
+//! are no faults, but in one of them a link breaks; virtual time advances by the cost of calls, on a fast machine and on
+//! a slow one.
 //!
 //! Checked meanwhile: a key that a linked node holds is found (promise 1), none is served after it expired (2), no
 //! call costs more than a millisecond and no queue grows beyond its bound (3), and a new key is found from every node
@@ -7,7 +8,7 @@
 
 use super::boundary;
 use super::net::{MS, Party, Port, Read, US};
-use super::plan::KEY_NANOS;
+use super::plan::{KEY_NANOS, TOMBSTONES_UNDER_LOAD};
 use super::world::{Event, World};
 use std::collections::BTreeMap;
 
@@ -52,6 +53,8 @@ pub enum Habit {
     SetSame,
     /// SETs of keys that expire soon.
     SetExpiring,
+    /// SETs of new keys and their DELs by turns.
+    SetAndDelete,
     /// SETs of one large value again and again.
     SetLarge,
     /// GETs of many large values.
@@ -91,6 +94,8 @@ pub struct Scenario {
     pub name: &'static str,
     pub members: usize,
     pub crowds: &'static [Crowd],
+    /// All links break, and keys are dropped until they are made again.
+    pub breaks: bool,
     /// The most that the median and the slowest of 99 % of PINGs on the first node may take, in milliseconds on a fast
     /// machine.
     pub ping_ms: [u64; 2],
@@ -111,7 +116,7 @@ pub const BACKLOGS: [(&str, u64); 11] = [
     // A gathering for one peer, and what one call may add.
     ("digests", 4_096 + 128),
     ("resyncs", 128),
-    ("tombstones", 100_000),
+    ("tombstones", TOMBSTONES_UNDER_LOAD as u64),
     ("discarded deletions", 128),
     ("floor", 1),
     // lookups_max.
@@ -119,24 +124,35 @@ pub const BACKLOGS: [(&str, u64); 11] = [
     ("tasks", 256),
 ];
 
-/// The worlds; each queue is filled by at least one of them.
-pub const SCENARIOS: [Scenario; 12] = [
+/// The queues in milliseconds, sampled after each iteration; the others are sampled after each call. Within an
+/// iteration the next deadline of a wheel can be earlier than that of each of its timers.
+pub const TIMED: [&str; 2] = ["timers", "expiry and own filter"];
+
+/// A queue of one entry per peer that no world fills: what is sent to it has mostly been acknowledged by then.
+/// `tests/hostile/versions.rs` fills it.
+pub const UNFILLED: &str = "discarded deletions";
+
+/// The worlds; each other queue is filled by at least one of them.
+pub const SCENARIOS: [Scenario; 13] = [
     Scenario {
         name: "100 clients of depth 1,000, beside a peer that takes new keys",
         members: 2,
         crowds: &[crowd(0, 100, Habit::Get, 1_000), crowd(1, 4, Habit::SetNew, 1_000)],
+        breaks: false,
         ping_ms: [1, 10],
     },
     Scenario {
         name: "new keys on both nodes",
         members: 2,
         crowds: &[crowd(0, 50, Habit::SetNew, 64), crowd(1, 50, Habit::SetNew, 64)],
+        breaks: false,
         ping_ms: [4, 6],
     },
     Scenario {
         name: "the same keys on both nodes",
         members: 2,
         crowds: &[crowd(0, 50, Habit::SetSame, 64), crowd(1, 50, Habit::SetSame, 64)],
+        breaks: false,
         // A node that cannot read its link as fast as it is written gives clients a tenth of an iteration.
         ping_ms: [6, 16],
     },
@@ -144,12 +160,14 @@ pub const SCENARIOS: [Scenario; 12] = [
         name: "2,000 pipelining clients",
         members: 2,
         crowds: &[crowd(0, 2_000, Habit::Get, 16), crowd(1, 20, Habit::SetNew, 16)],
+        breaks: false,
         ping_ms: [60, 100],
     },
     Scenario {
         name: "remote keys only",
         members: 2,
         crowds: &[crowd(0, 50, Habit::GetRemote, 64)],
+        breaks: false,
         ping_ms: [3, 5],
     },
     Scenario {
@@ -160,42 +178,56 @@ pub const SCENARIOS: [Scenario; 12] = [
             crowd(0, 16, Habit::Stall, 4),
             crowd(0, 16, Habit::ReadSlowly, 200),
         ],
+        breaks: false,
         ping_ms: [4, 6],
     },
     Scenario {
         name: "large values are set and read",
         members: 2,
         crowds: &[crowd(0, 20, Habit::SetLarge, 2), crowd(0, 2, Habit::GetLarge, 2)],
+        breaks: false,
         ping_ms: [2, 4],
     },
     Scenario {
         name: "clients that wait for one very large value of another node",
         members: 2,
         crowds: &[crowd(0, 20, Habit::GetShared, 1)],
+        breaks: false,
         ping_ms: [2, 4],
     },
     Scenario {
         name: "a flood of filter dumps",
         members: 2,
         crowds: &[crowd(0, 100, Habit::Dump, 16), crowd(1, 4, Habit::SetNew, 16)],
+        breaks: false,
         ping_ms: [5, 8],
     },
     Scenario {
         name: "keys that expire as fast as they are set, and clients that come and go",
         members: 2,
         crowds: &[crowd(0, 20, Habit::SetExpiring, 32), crowd(0, 100, Habit::ComeAndGo, 1)],
+        breaks: false,
+        ping_ms: [3, 5],
+    },
+    Scenario {
+        name: "links that are made again, after more deletions than are remembered",
+        members: 2,
+        crowds: &[crowd(0, 20, Habit::SetAndDelete, 32), crowd(1, 20, Habit::SetNew, 16)],
+        breaks: true,
         ping_ms: [3, 5],
     },
     Scenario {
         name: "64 nodes, new keys on the one that all others are linked to",
         members: 64,
         crowds: &[crowd(0, 10, Habit::SetNew, 32), crowd(0, 10, Habit::Get, 100)],
+        breaks: false,
         ping_ms: [4, 6],
     },
     Scenario {
         name: "128 nodes, remote keys",
         members: 128,
         crowds: &[crowd(0, 10, Habit::GetRemote, 16), crowd(0, 4, Habit::SetNew, 16)],
+        breaks: false,
         ping_ms: [4, 8],
     },
 ];
@@ -251,6 +283,8 @@ pub struct Load {
     /// The longest time after a SET at which its key was not found.
     pub latest_miss: u64,
     worst_call: u64,
+    /// The first probe that is judged; `None` while links are broken.
+    judged_from: Option<usize>,
     backlogs: BTreeMap<&'static str, u64>,
     /// When all clients are known for what they are.
     warm_at: u64,
@@ -293,10 +327,16 @@ impl Load {
             early: 0,
             latest_miss: 0,
             worst_call: 0,
+            judged_from: Some(0),
             backlogs: BTreeMap::new(),
             warm_at: u64::MAX,
             is_ending: false,
         }
+    }
+
+    /// The most that was in each queue.
+    pub fn backlogs(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.backlogs.iter().map(|(queue, most)| (*queue, *most))
     }
 
     /// A node's call has cost so many keys.
@@ -349,6 +389,8 @@ impl Load {
                 let words = ["SET", &format!("e{at}-{serial}-{n}"), "1", "PX", "20"].map(bulk).concat();
                 format!("*5\r\n{words}")
             }
+            Habit::SetAndDelete if n.is_multiple_of(2) => format!("SET d{at}-{serial}-{n}:1\n"),
+            Habit::SetAndDelete => format!("DEL d{at}-{serial}-{}\n", n - 1),
             Habit::SetLarge => {
                 let value = (serial % 10).to_string().repeat(RECEIVED_BYTES);
                 let words = ["SET", &format!("u{at}"), &value].map(bulk).concat();
@@ -387,9 +429,35 @@ impl World {
         }
         self.load().warm_at = self.net.now + span / 2;
         self.net.longest_unread = 0;
+        if self.load().scenario.breaks {
+            self.break_links(span);
+        }
         self.run_until(self.net.now + span);
         self.load().is_ending = true;
         self.finish_load();
+    }
+
+    /// Breaks all links, and waits until they are made again. A FLUSHALL MESH in between leaves a floor, below which the
+    /// other nodes drop their keys afterwards.
+    fn break_links(&mut self, span: u64) {
+        self.run_until(self.net.now + span / 2);
+        self.load().judged_from = None;
+        let sockets = self.hosts[0].sockets.values().map(|socket| socket.port);
+        let links: Vec<Port> =
+            sockets.filter(|port| matches!(self.net.party(port.other()), Party::Host(_))).collect();
+        links.into_iter().for_each(|port| self.break_wire(port.wire, port.side));
+        // Both ends have noticed.
+        self.run_until(self.net.now + 6 * MS);
+        self.call_host(0, "FLUSHALL MESH\n");
+        let end = self.net.now + 60_000 * MS;
+        while let Some(missing) = self.load_misses() {
+            assert!(self.net.now < end, "not linked again: {missing}");
+            self.run_until(self.net.now + MS);
+        }
+        // A link that has just been made has more to read, the resync, than clients can cause.
+        self.net.longest_unread = 0;
+        let load = self.load();
+        load.judged_from = Some(load.probes.len());
     }
 
     fn load_misses(&self) -> Option<String> {
@@ -553,14 +621,19 @@ impl World {
         }
     }
 
-    /// Samples the queues of a node, after an iteration.
-    pub fn sample_backlogs(&mut self, at: usize) {
+    /// Samples some queues of a node.
+    pub fn sample_backlogs(&mut self, at: usize, is_sampled: fn(&str) -> bool) {
         let host = &self.hosts[at];
         let (Some(load), Some(node)) = (&mut self.load, &host.node) else { return };
         if load.probes.is_empty() {
             return;
         }
-        for (name, backlog) in node.backlogs(host.now(self.net.now)) {
+        // What a peer has missed while its link was broken is bounded by the changelog.
+        let is_linked = load.judged_from.is_some();
+        let backlogs = node.backlogs(host.now(self.net.now));
+        for (name, backlog) in
+            backlogs.filter(|(name, _)| is_sampled(name) && (is_linked || *name != "digests"))
+        {
             let most = load.backlogs.entry(name).or_default();
             *most = backlog.max(*most);
         }
@@ -627,6 +700,9 @@ impl Load {
     /// A reader has a reply about a probe's key.
     fn judge(&mut self, at: usize, sent_at: u64, is_found: bool) {
         let reader = &self.clients[at];
+        if self.judged_from.is_none_or(|first| reader.probed < first) {
+            return;
+        }
         let Probe { host, set_at: Some(set_at), gone_at } = self.probes[reader.probed] else { return };
         let name = self.scenario.name;
         let since = sent_at.saturating_sub(set_at);

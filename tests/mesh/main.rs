@@ -201,9 +201,17 @@ fn promises_hold_under_any_load_of_clients() {
     let speeds: &[u64] =
         if is_long { &[plan::KEY_NANOS, 10 * plan::KEY_NANOS] } else { &[10 * plan::KEY_NANOS] };
     let span = if is_long { 2_000 } else { 500 };
+    let mut filled: BTreeMap<&str, u64> = BTreeMap::new();
     for scenario in load::SCENARIOS.into_iter().filter(|scenario| scenario.name.contains(&word)) {
         for key_nanos in speeds {
-            World::under_load(scenario, *key_nanos).live_under_load(span * MS);
+            let mut world = World::under_load(scenario, *key_nanos);
+            world.live_under_load(span * MS);
+            for (queue, most) in world.load.iter().flat_map(load::Load::backlogs) {
+                *filled.entry(queue).or_default() += most;
+            }
         }
     }
+    let empty = filled.iter().filter(|(_, most)| **most == 0).map(|(queue, _)| *queue);
+    let empty: Vec<&str> = empty.filter(|queue| *queue != load::UNFILLED).collect();
+    assert!(empty.is_empty() || !word.is_empty(), "no world fills the queues {empty:?}");
 }

@@ -120,6 +120,9 @@ pub struct Plan {
 /// Bytes of a link that lie in sockets at most: what Linux gives a connection on loopback by itself, in both sockets.
 const LINK_ROOM: usize = 4_400_000;
 
+/// Deletions that nodes under load remember one by one: soon more are discarded.
+pub const TOMBSTONES_UNDER_LOAD: u32 = 1_000;
+
 /// Time per charged key in ns, from measured requests (`docs/decisions.md`):
 ///
 /// | what | charged, in keys | at 250 ns each | measured |
@@ -302,6 +305,9 @@ impl Plan {
         config.mesh_secret = secret.map(|secret| Secret::new(secret.to_owned()));
         config.base_node = host == 0;
         config.limits.line_bytes_max = if self.fault_every > 0 { 1 << 20 } else { 9 << 20 };
+        if self.fault_every == 0 {
+            config.limits.tombstones_max = TOMBSTONES_UNDER_LOAD;
+        }
         let mut draw = |large: u32, small: &[u32]| if self.is_tight { pick(rng, small) } else { large };
         config.limits.outbound_pause_bytes = draw(config.limits.outbound_pause_bytes, &[1_024, 10_000]);
         config.limits.lookups_max = draw(config.limits.lookups_max, &[3, 40]);

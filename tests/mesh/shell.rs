@@ -4,6 +4,7 @@
 use super::alone::{Alone, Talk};
 use super::host::{Host, Socket, State};
 use super::kit::contract::{Contract, receive};
+use super::load::TIMED;
 use super::net::{MS, Party, Port, Read, US};
 use super::world::{Event, World};
 use olivia::node::{Action, BACKLOG_UNTIL, Class, ConnKey, OUTPUT_UNTIL};
@@ -71,7 +72,7 @@ impl World {
         self.hosts[at].shares.ended(Class::Due, is_done);
         self.flush(at, OUTPUT_UNTIL);
         if self.load.is_some() {
-            self.sample_backlogs(at);
+            self.sample_backlogs(at, |name| TIMED.contains(&name));
         } else if self.hosts[at].iterations.is_multiple_of(PEERS_CHECKED_EVERY) {
             self.check_peers(at);
         }
@@ -328,6 +329,7 @@ impl World {
     pub fn after_call(&mut self, at: usize) {
         self.check_cost(at);
         self.check_conversations();
+        self.sample_backlogs(at, |name| !TIMED.contains(&name));
         while let Some(action) = self.hosts[at].node.as_mut().and_then(olivia::node::Node::next_action) {
             self.act(at, action);
         }
