@@ -3,15 +3,20 @@
 //! A reply is compared with the expected one in the input buffer, piece by piece as it arrives: nothing is copied,
 //! however long the value. Only a reply that differs is collected, to be shown.
 
-use super::keys::Texts;
+use super::keys::{Texts, Value, put_number};
 use super::protocol::{Parsed, Protocol, Request};
 use crate::base::rng::Rng;
+use memchr::memchr;
 use mio::net::TcpStream;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
+use std::iter::once;
 
 /// Bytes of a value above which it is written without being copied.
 const COPY_BYTES_MAX: usize = 4 * 1024;
+
+/// Pieces of one write.
+const PIECES_MAX: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -48,17 +53,42 @@ pub(super) enum Verdict<'r> {
     Wrong(&'r [u8]),
 }
 
-/// The parameters that determine the expected replies.
+/// The parameters that determine requests and the expected replies.
 #[derive(Debug)]
 pub(super) struct Expectation {
-    pub(super) protocol: Protocol,
-    pub(super) texts: Texts,
+    protocol: Protocol,
+    texts: Texts,
     /// A GET that finds nothing is right.
-    pub(super) misses_allowed: bool,
+    misses_allowed: bool,
     /// The value of every key is that of key 0, as an echo server replies.
-    pub(super) one_value: bool,
-    pub(super) key: Vec<u8>,
-    pub(super) head: Vec<u8>,
+    one_value: bool,
+    get: Frame,
+    set: Frame,
+    hit: Frame,
+    stored: Frame,
+    /// The head of the last reply with a key.
+    head: Vec<u8>,
+}
+
+/// The text around the value in one kind of request or reply: that of key 0, into which other keys are written.
+#[derive(Debug, Default)]
+struct Frame {
+    head: Vec<u8>,
+    /// The end of the key in the head; 0: it has none.
+    key_end: usize,
+    /// The text after the value; `None`: there is no value.
+    tail: Option<&'static [u8]>,
+    /// Bytes of the value for which it was built.
+    value_bytes: Option<usize>,
+}
+
+/// An expected reply.
+#[derive(Clone, Copy)]
+struct Reply<'e> {
+    head: &'e [u8],
+    value: Value<'e>,
+    /// `None`: the reply is its head, without the value.
+    tail: Option<&'e [u8]>,
 }
 
 /// The result of comparing input with the expected reply.
@@ -84,37 +114,44 @@ impl Connection {
 
     /// Appends a request; `flush` writes it.
     pub(super) fn put(&mut self, request: Request, expected: &mut Expectation) {
-        let Expectation { protocol, texts, key, .. } = expected;
+        let Expectation { protocol, texts, get, set, .. } = expected;
         let out = &mut self.outbound;
-        texts.key(request.number, key);
         if request.is_get {
-            protocol.put_get(&mut out.text, key);
+            get.fit(texts, 0, |out, key| {
+                protocol.put_get(out, key);
+                None
+            });
+            get.put(request.number, &mut out.text);
         } else {
             let value = texts.value(request.number);
-            let tail = protocol.put_set(&mut out.text, key, value.len());
-            if value.len() <= COPY_BYTES_MAX {
-                out.text.extend_from_slice(value);
+            set.fit(texts, value.bytes, |out, key| Some(protocol.put_set(out, key, value.bytes)));
+            set.put(request.number, &mut out.text);
+            if value.bytes <= COPY_BYTES_MAX {
+                value.pieces(0).for_each(|piece| out.text.extend_from_slice(piece));
             } else {
                 out.values.push_back((out.text.len(), request.number));
             }
-            out.text.extend_from_slice(tail);
+            out.text.extend_from_slice(set.tail.unwrap_or_default());
         }
         self.waiting.push_back(request);
     }
 
     /// Writes as much as the socket accepts.
-    pub(super) fn flush(&mut self, texts: &Texts) -> io::Result<()> {
-        let out = &mut self.outbound;
+    pub(super) fn flush(&mut self, expected: &Expectation) -> io::Result<()> {
+        let (out, texts) = (&mut self.outbound, &expected.texts);
         while out.text_written < out.text.len() {
             let wrote = match out.values.front() {
                 None => self.stream.write(&out.text[out.text_written..]),
                 Some((at, number)) => {
                     let until = out.values.get(1).map_or(out.text.len(), |(next, _)| *next);
-                    self.stream.write_vectored(&[
-                        IoSlice::new(&out.text[out.text_written..*at]),
-                        IoSlice::new(&texts.value(*number)[out.value_written..]),
-                        IoSlice::new(&out.text[*at..until]),
-                    ])
+                    let value = texts.value(*number).pieces(out.value_written);
+                    let all = once(&out.text[out.text_written..*at])
+                        .chain(value)
+                        .chain(once(&out.text[*at..until]));
+                    let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+                    let places = pieces.iter_mut().zip(all);
+                    let count = places.map(|(place, piece)| *place = IoSlice::new(piece)).count();
+                    self.stream.write_vectored(&pieces[..count])
                 }
             };
             match wrote {
@@ -135,7 +172,7 @@ impl Connection {
         &mut self,
         input: &[u8],
         expected: &mut Expectation,
-        done: &mut dyn FnMut(Request, Verdict<'_>),
+        done: &mut impl FnMut(Request, Verdict<'_>),
     ) {
         if self.differing.is_empty() {
             return self.take_whole(input, expected, done);
@@ -149,21 +186,22 @@ impl Connection {
         &mut self,
         mut input: &[u8],
         expected: &mut Expectation,
-        done: &mut dyn FnMut(Request, Verdict<'_>),
+        done: &mut impl FnMut(Request, Verdict<'_>),
     ) {
         while !input.is_empty() {
             let Some(&request) = self.waiting.front() else {
                 let nothing = Request { number: 0, is_get: true, due_nanos: 0 };
                 return done(nothing, Verdict::Wrong(input));
             };
-            let (length, verdict) = match expected.compare(request, self.matched, input) {
-                Match::Whole(length) => (length, Verdict::Right(expected.value(request).len())),
+            let reply = expected.reply(request);
+            let (length, verdict) = match reply.compare(self.matched, input) {
+                Match::Whole(length) => (length, Verdict::Right(reply.value.bytes)),
                 Match::Partial => {
                     self.matched += input.len();
                     return;
                 }
                 Match::Differs if self.matched > 0 => {
-                    let mut whole = expected.bytes(request);
+                    let mut whole = reply.bytes();
                     whole.truncate(self.matched);
                     whole.extend_from_slice(input);
                     self.matched = 0;
@@ -196,7 +234,7 @@ impl Outbound {
             let before = count.min(at - self.text_written);
             self.text_written += before;
             count -= before;
-            let left = texts.value(*number).len() - self.value_written;
+            let left = texts.value(*number).bytes - self.value_written;
             if count < left {
                 self.value_written += count;
                 return;
@@ -209,57 +247,121 @@ impl Outbound {
     }
 }
 
-impl Expectation {
-    fn value(&self, request: Request) -> &[u8] {
-        self.texts.value(if self.one_value { 0 } else { request.number })
-    }
-
-    /// Writes the head of the expected reply into `head`, and returns its tail, if there is a value between them.
-    fn prepare(&mut self, request: Request) -> Option<&'static [u8]> {
+impl Frame {
+    /// Builds the text for another length of the value.
+    fn fit(
+        &mut self,
+        texts: &Texts,
+        value_bytes: usize,
+        put: impl FnOnce(&mut Vec<u8>, &[u8]) -> Option<&'static [u8]>,
+    ) {
+        if self.value_bytes == Some(value_bytes) {
+            return;
+        }
+        self.value_bytes = Some(value_bytes);
         self.head.clear();
-        // RESP does not repeat the key.
-        if self.protocol != Protocol::Resp {
-            self.texts.key(request.number, &mut self.key);
-        }
-        if request.is_get {
-            let length = self.value(request).len();
-            Some(self.protocol.put_hit(&mut self.head, &self.key, length))
-        } else {
-            self.protocol.put_stored(&mut self.head, &self.key)
+        // No protocol has a NUL of its own, so it shows where the key is.
+        self.tail = put(&mut self.head, &vec![0; texts.key_bytes]);
+        if let Some(at) = memchr(0, &self.head) {
+            self.key_end = at + texts.key_bytes;
+            self.head[at..self.key_end].fill(b'0');
         }
     }
 
-    /// Compares input with the reply to a request from byte `from` on.
-    fn compare(&mut self, request: Request, from: usize, input: &[u8]) -> Match {
-        let tail = self.prepare(request);
-        let value: &[u8] = if tail.is_some() { self.value(request) } else { &[] };
-        let (mut skip, mut at) = (from, 0);
-        for piece in [self.head.as_slice(), value, tail.unwrap_or_default()] {
-            let Some(rest) = piece.get(skip..) else {
-                skip -= piece.len();
-                continue;
-            };
-            skip = 0;
-            let count = rest.len().min(input.len() - at);
+    /// Appends the head with a key.
+    fn put(&self, number: u64, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.head);
+        put_number(number, &mut out[start..start + self.key_end]);
+    }
+}
+
+impl Expectation {
+    pub(super) fn new(protocol: Protocol, texts: Texts, misses_allowed: bool, one_value: bool) -> Self {
+        Self {
+            protocol,
+            texts,
+            misses_allowed,
+            one_value,
+            get: Frame::default(),
+            set: Frame::default(),
+            hit: Frame::default(),
+            stored: Frame::default(),
+            head: Vec::new(),
+        }
+    }
+
+    /// The reply to a request.
+    fn reply(&mut self, request: Request) -> Reply<'_> {
+        let Self { protocol, texts, hit, stored, .. } = self;
+        let value = texts.value(if self.one_value { 0 } else { request.number });
+        let frame = if request.is_get { hit } else { stored };
+        frame.fit(texts, value.bytes, |out, key| {
+            if request.is_get {
+                Some(protocol.put_hit(out, key, value.bytes))
+            } else {
+                protocol.put_stored(out, key)
+            }
+        });
+        // RESP does not repeat the key.
+        let head = if frame.key_end == 0 {
+            &frame.head
+        } else {
+            self.head.clear();
+            frame.put(request.number, &mut self.head);
+            &self.head
+        };
+        Reply { head, value, tail: frame.tail }
+    }
+}
+
+impl<'e> Reply<'e> {
+    /// Its text after the first `from` bytes.
+    fn pieces(self, from: usize) -> impl Iterator<Item = &'e [u8]> {
+        let of_value = from.saturating_sub(self.head.len());
+        let rest = self.tail.map(|tail| {
+            let of_tail = of_value.saturating_sub(self.value.bytes);
+            self.value.pieces(of_value - of_tail).chain(once(&tail[of_tail..]))
+        });
+        once(&self.head[from.min(self.head.len())..]).chain(rest.into_iter().flatten())
+    }
+
+    /// Its length, if input begins with all of it and its value is not in pieces.
+    #[inline]
+    fn whole(self, input: &[u8]) -> Option<usize> {
+        let mut rest = input.strip_prefix(self.head)?;
+        if let Some(tail) = self.tail {
+            rest = rest.strip_prefix(self.value.contiguous()?)?.strip_prefix(tail)?;
+        }
+        Some(input.len() - rest.len())
+    }
+
+    /// Compares input with its text after the first `from` bytes.
+    fn compare(self, from: usize, input: &[u8]) -> Match {
+        // The usual case, for which the loop takes four times as many instructions.
+        if from == 0
+            && let Some(length) = self.whole(input)
+        {
+            return Match::Whole(length);
+        }
+        let mut left = input;
+        for piece in self.pieces(from) {
+            let (start, after) = left.split_at(piece.len().min(left.len()));
             // The system's comparison of no bytes reads at the address of an empty slice, which is no address, with a
             // mask: the processor takes 80 ns to suppress the fault.
-            if count > 0 && rest[..count] != input[at..at + count] {
+            if !start.is_empty() && *start != piece[..start.len()] {
                 return Match::Differs;
             }
-            if count < rest.len() {
+            if start.len() < piece.len() {
                 return Match::Partial;
             }
-            at += count;
+            left = after;
         }
-        Match::Whole(at)
+        Match::Whole(input.len() - left.len())
     }
 
-    /// The whole expected reply.
-    fn bytes(&mut self, request: Request) -> Vec<u8> {
-        match self.prepare(request) {
-            Some(tail) => [&self.head, self.value(request), tail].concat(),
-            None => self.head.clone(),
-        }
+    fn bytes(self) -> Vec<u8> {
+        self.pieces(0).collect::<Vec<_>>().concat()
     }
 }
 
@@ -272,9 +374,7 @@ mod tests {
     use std::net::TcpListener;
 
     fn expectation(protocol: Protocol, misses_allowed: bool) -> Expectation {
-        let texts = Texts::new(8, Sizes::Uniform(0, 100));
-        let (key, head) = (Vec::new(), Vec::new());
-        Expectation { protocol, texts, misses_allowed, one_value: false, key, head }
+        Expectation::new(protocol, Texts::new(8, Sizes::Uniform(0, 100)), misses_allowed, false)
     }
 
     /// The replies to requests of keys 1, 2, …, taken in pieces of `bytes`: R, M or W for each.
@@ -304,7 +404,7 @@ mod tests {
             let mut expected = expectation(protocol, true);
             let gets = [true, false, true, true, true];
             let right = |expected: &mut Expectation, number, is_get| {
-                expected.bytes(Request { number, is_get, due_nanos: 0 })
+                expected.reply(Request { number, is_get, due_nanos: 0 }).bytes()
             };
             // Right, right, a miss, the value of another key, right.
             let replies = [

@@ -121,7 +121,11 @@ impl Plan {
 
     /// The value of a key.
     pub fn value(&self, number: u64) -> Vec<u8> {
-        Texts::new(self.key_bytes, self.sizes.clone()).value(number).to_vec()
+        self.texts().value(number).pieces(0).collect::<Vec<_>>().concat()
+    }
+
+    fn texts(&self) -> Texts {
+        Texts::new(self.key_bytes, self.sizes.clone())
     }
 
     /// The plan that sets every key of this one once.
@@ -315,7 +319,7 @@ pub fn run(
         for event in &events {
             let conn = &mut conns[event.token().0];
             if event.is_writable() {
-                conn.flush(&driver.expected.texts).map_err(failed)?;
+                conn.flush(&driver.expected).map_err(failed)?;
             }
             if event.is_readable() {
                 driver.receive(conn, &mut scratch).map_err(failed)?;
@@ -380,14 +384,7 @@ impl<'p> Driver<'p> {
         Self {
             plan,
             begin: Instant::now(),
-            expected: Expectation {
-                protocol: plan.protocol,
-                texts: Texts::new(plan.key_bytes, plan.sizes.clone()),
-                misses_allowed: !plan.is_filled,
-                one_value: plan.is_echo,
-                key: Vec::new(),
-                head: Vec::new(),
-            },
+            expected: Expectation::new(plan.protocol, plan.texts(), !plan.is_filled, plan.is_echo),
             draw: Draw::new(plan.pick, plan.keys),
             left: match plan.end {
                 End::Requests(requests) => Some(requests),
@@ -429,7 +426,7 @@ impl<'p> Driver<'p> {
                 break;
             }
         }
-        conn.flush(&self.expected.texts)
+        conn.flush(&self.expected)
     }
 
     /// Sends the requests that are due; returns whether there were any.
@@ -445,7 +442,7 @@ impl<'p> Driver<'p> {
             if !self.put(conn, due) {
                 break;
             }
-            conn.flush(&self.expected.texts)?;
+            conn.flush(&self.expected)?;
             schedule.next += 1;
             if self.is_recording {
                 self.result.late.add(now - due, 1);
@@ -500,7 +497,9 @@ impl RunResult {
         if is_recording {
             let took = now.saturating_sub(request.due_nanos);
             self.times.add(took, 1);
-            self.longest = self.longest.max(Duration::from_nanos(took));
+            if took > nanos(self.longest) {
+                self.longest = Duration::from_nanos(took);
+            }
         }
     }
 }

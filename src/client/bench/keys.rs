@@ -4,7 +4,12 @@
 
 use crate::base::rng::Rng;
 
-/// The number of positions in one text at which values begin, so that neighbours differ.
+const ALPHABET: &[u8; 62] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+
+/// The bytes of which all values consist: whole alphabets, and few enough to stay in a cache while values are large.
+const FILLER_BYTES: usize = 1_024 * ALPHABET.len();
+
+/// The number of positions at which values begin, so that neighbours differ.
 const SHIFTS: u64 = 61;
 
 /// The skew of the Zipf distributions of YCSB and its followers.
@@ -51,6 +56,7 @@ impl Sizes {
     }
 
     /// The size of the value of key number `number`.
+    #[inline]
     fn of(&self, number: u64) -> usize {
         match self {
             Self::Fixed(size) => *size,
@@ -76,38 +82,67 @@ impl Sizes {
 /// The bytes of keys and values: letters and digits, which no protocol quotes.
 #[derive(Debug)]
 pub(super) struct Texts {
-    key_bytes: usize,
+    pub(super) key_bytes: usize,
     sizes: Sizes,
     filler: Vec<u8>,
+}
+
+/// A value: the filler from some position on, repeated.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Value<'t> {
+    filler: &'t [u8],
+    start: usize,
+    pub(super) bytes: usize,
 }
 
 impl Texts {
     /// Keys of exactly `key_bytes`.
     pub(super) fn new(key_bytes: usize, sizes: Sizes) -> Self {
-        let alphabet = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-        let shifts = usize::try_from(SHIFTS).unwrap_or(0);
-        let filler = alphabet.iter().copied().cycle().take(sizes.max() + shifts).collect();
+        let filler = ALPHABET.iter().copied().cycle().take(FILLER_BYTES).collect();
         Self { key_bytes, sizes, filler }
     }
 
-    /// Replaces `key` by key number `number`.
-    pub(super) fn key(&self, number: u64, key: &mut Vec<u8>) {
-        key.clear();
-        key.resize(self.key_bytes, b'0');
-        let mut left = number;
-        for byte in key.iter_mut().rev() {
-            if left == 0 {
-                break;
-            }
-            *byte = b"0123456789"[usize::try_from(left % 10).unwrap_or(0)];
-            left /= 10;
-        }
+    /// The value of key number `number`.
+    #[inline]
+    pub(super) fn value(&self, number: u64) -> Value<'_> {
+        let start = usize::try_from(number % SHIFTS).unwrap_or(0);
+        Value { filler: &self.filler, start, bytes: self.sizes.of(number) }
+    }
+}
+
+impl<'t> Value<'t> {
+    /// Its bytes, if they are in one piece.
+    #[inline]
+    pub(super) fn contiguous(self) -> Option<&'t [u8]> {
+        self.filler.get(self.start..self.start + self.bytes)
     }
 
-    /// The value of key number `number`.
-    pub(super) fn value(&self, number: u64) -> &[u8] {
-        let start = usize::try_from(number % SHIFTS).unwrap_or(0);
-        &self.filler[start..start + self.sizes.of(number)]
+    /// Its bytes after the first `from`.
+    #[inline]
+    pub(super) fn pieces(self, mut from: usize) -> impl Iterator<Item = &'t [u8]> {
+        std::iter::from_fn(move || {
+            let left = self.bytes - from;
+            if left == 0 {
+                return None;
+            }
+            let at = (self.start + from) % FILLER_BYTES;
+            let piece = &self.filler[at..(at + left).min(FILLER_BYTES)];
+            from += piece.len();
+            Some(piece)
+        })
+    }
+}
+
+/// Writes a number over the last of some digits `0`.
+#[inline]
+pub(super) fn put_number(number: u64, zeros: &mut [u8]) {
+    let mut left = number;
+    for byte in zeros.iter_mut().rev() {
+        if left == 0 {
+            break;
+        }
+        *byte = b"0123456789"[usize::try_from(left % 10).unwrap_or(0)];
+        left /= 10;
     }
 }
 
@@ -154,55 +189,80 @@ impl Draw {
     }
 }
 
-/// A Zipf distribution, drawn as in Gray et al., "Quickly generating billion-record synthetic databases".
+/// Points at which the inverse of a Zipf distribution is kept: 32 KiB, which stay in a cache.
+const POINTS: usize = 4_096;
+
+/// Ranks whose shares are added one by one; above, the sum is the integral.
+const EXACT: u64 = 1_000;
+
+/// A Zipf distribution, drawn without a power per number: the inverse of its cumulative distribution, linear between
+/// points at which it is exact.
 #[derive(Debug)]
 pub(super) struct Zipf {
-    keys: f64,
-    alpha: f64,
-    zeta: f64,
-    eta: f64,
-    /// Below this share the second key is drawn.
-    second: f64,
+    /// The rank up to which each multiple of 1 / `POINTS` of all draws goes.
+    ranks: Vec<f64>,
 }
 
 impl Zipf {
-    /// Over `keys` keys, number 0 the most frequent. O(keys).
+    /// Over `keys` keys, number 0 the most frequent. O(1).
     fn new(keys: u64, exponent: f64) -> Self {
-        let zeta = |n: u64| (1..=n).map(|i| 1.0 / libm::pow(i as f64, exponent)).sum::<f64>();
-        let (all, two, keys) = (zeta(keys), zeta(2.min(keys)), keys as f64);
-        let eta = (1.0 - libm::pow(2.0 / keys, 1.0 - exponent)) / (1.0 - two / all);
-        Self { keys, alpha: 1.0 / (1.0 - exponent), zeta: all, eta, second: 1.0 + libm::pow(0.5, exponent) }
+        let exact = EXACT.min(keys);
+        let mut sums = vec![0.0];
+        for rank in 1..=exact {
+            sums.push(sums[sums.len() - 1] + libm::pow(rank as f64, -exponent));
+        }
+        // Of the ranks above `exact`, each from half a rank below to half a rank above.
+        let rest = 1.0 - exponent;
+        let power = |rank: u64| libm::pow(rank as f64 + 0.5, rest);
+        let (head, first) = (sums[sums.len() - 1], power(exact));
+        let all = head + (power(keys) - first) / rest;
+        let rank = |point: usize| {
+            let sum = all * point as f64 / POINTS as f64;
+            if sum >= head {
+                return libm::pow(first + (sum - head) * rest, 1.0 / rest) - 0.5;
+            }
+            let below = sums.partition_point(|other| *other <= sum) - 1;
+            below as f64 + (sum - sums[below]) / (sums[below + 1] - sums[below])
+        };
+        let mut ranks: Vec<f64> = (0..=POINTS).map(rank).collect();
+        // The last rank is below the number of keys, whatever rounding adds.
+        ranks[POINTS] = keys as f64;
+        Self { ranks }
     }
 
+    #[inline]
     fn next(&self, rng: &mut Rng) -> u64 {
-        let drawn = rng.below(1 << 53) as f64 / (1u64 << 53) as f64;
-        let scaled = drawn * self.zeta;
-        if scaled < 1.0 {
-            return 0;
-        }
-        if scaled < self.second {
-            return 1;
-        }
-        let at = self.keys * libm::pow(self.eta * drawn - self.eta + 1.0, self.alpha);
-        #[expect(clippy::cast_possible_truncation, reason = "between 0 and the number of keys")]
-        let at = at.clamp(0.0, self.keys - 1.0) as u64;
-        at
+        let scaled = rng.below((POINTS as u64) << 32);
+        let at = usize::try_from(scaled >> 32).unwrap_or(0);
+        let (low, high) = (self.ranks[at], self.ranks[at + 1]);
+        let share = (scaled & u64::from(u32::MAX)) as f64 / (1u64 << 32) as f64;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0 to the number of keys"
+        )]
+        let rank = (low + (high - low) * share) as u64;
+        rank
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Draw, Pick, Sizes, Texts, ZIPF_USUAL};
+    use super::{ALPHABET, Draw, FILLER_BYTES, Pick, Sizes, Texts, ZIPF_USUAL};
     use crate::base::rng::Rng;
 
     #[test]
-    fn keys_have_their_length_and_differ() {
-        let texts = Texts::new(8, Sizes::Fixed(64));
-        let mut key = Vec::new();
-        texts.key(42, &mut key);
-        assert_eq!(key, b"00000042");
-        assert_eq!(texts.value(42).len(), 64);
-        assert_ne!(texts.value(1), texts.value(2));
+    fn values_have_their_length_and_differ_and_go_on_at_any_byte() {
+        let bytes = FILLER_BYTES * 2 + 10;
+        let texts = Texts::new(8, Sizes::Fixed(bytes));
+        let from = |number, from| texts.value(number).pieces(from).collect::<Vec<_>>().concat();
+        let whole = from(42, 0);
+        assert_eq!(whole.len(), bytes);
+        assert!(whole.iter().zip(ALPHABET.iter().cycle().skip(42)).all(|(byte, letter)| byte == letter));
+        assert_ne!(from(1, 0), from(2, 0));
+        for at in [1, FILLER_BYTES - 42, FILLER_BYTES, bytes - 1, bytes] {
+            assert!(from(42, at) == whole[at..], "from {at}");
+        }
     }
 
     #[test]
@@ -212,7 +272,7 @@ mod tests {
         }
         let mean = |text: &str| {
             let texts = Texts::new(8, Sizes::parse(text).unwrap());
-            (0..10_000).map(|number| texts.value(number).len()).sum::<usize>() / 10_000
+            (0..10_000).map(|number| texts.value(number).bytes).sum::<usize>() / 10_000
         };
         assert_eq!(mean("64"), 64);
         assert!((495..=515).contains(&mean("10-1000")), "{}", mean("10-1000"));
@@ -220,15 +280,24 @@ mod tests {
     }
 
     #[test]
-    fn zipf_draws_the_first_keys_most() {
-        let mut draw = Draw::new(Pick::Zipf(ZIPF_USUAL), 1_000);
-        let mut rng = Rng::new(1);
-        let mut counts = [0u32; 1_000];
-        for _ in 0..100_000 {
-            counts[usize::try_from(draw.next(&mut rng, 1_000)).unwrap()] += 1;
+    fn zipf_draws_each_rank_as_often_as_its_share() {
+        for keys in [1u32, 2, 1_000, 1_000_000] {
+            let mut draw = Draw::new(Pick::Zipf(ZIPF_USUAL), keys.into());
+            let mut rng = Rng::new(1);
+            let mut drawn: Vec<u64> = (0..200_000).map(|_| draw.next(&mut rng, keys.into())).collect();
+            drawn.sort_unstable();
+            assert!(drawn[drawn.len() - 1] < keys.into());
+            let sum = |ranks: u32| (1..=ranks).map(|rank| f64::from(rank).powf(-ZIPF_USUAL)).sum::<f64>();
+            for ranks in
+                [1, 2, 10, 100, 999, 1_001, 10_000, 500_000].into_iter().filter(|ranks| *ranks <= keys)
+            {
+                let found = drawn.partition_point(|number| *number < ranks.into()) as f64 / 200_000.0;
+                let share = sum(ranks) / sum(keys);
+                assert!(
+                    (found - share).abs() < 0.004,
+                    "{found} of draws in {ranks} of {keys} ranks: {share}"
+                );
+            }
         }
-        assert!(counts[0] > 10_000 && counts[0] > counts[1], "{:?}", &counts[..4]);
-        assert!(counts[..100].iter().sum::<u32>() > 60_000);
-        assert!(counts[900..].iter().any(|&count| count > 0));
     }
 }
