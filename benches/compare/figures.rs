@@ -90,16 +90,18 @@ impl Figures {
         found.and_then(|row| row.figures.get(figure)).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns the median over the rounds of the ratio of two systems, which take turns in each round.
-    pub(crate) fn ratio(&self, row: &str, system: &str, other: &str, figure: &str) -> Option<f64> {
-        let rounds = self.rounds(row, system, figure).iter().zip(self.rounds(row, other, figure));
-        median(&rounds.map(|(own, other)| own / other).collect::<Vec<_>>())
-    }
-
     /// Returns the median of a figure.
     pub(crate) fn median(&self, row: &str, system: &str, figure: &str) -> Option<f64> {
         median(self.rounds(row, system, figure))
     }
+}
+
+/// Returns the quartiles of the ratios of two figures within each round, in which systems take turns.
+pub(crate) fn ratios(own: &[f64], other: &[f64]) -> Option<[f64; 3]> {
+    let rounds = own.iter().zip(other).filter(|(_, other)| **other > 0.0);
+    let mut sorted: Vec<f64> = rounds.map(|(own, other)| own / other).collect();
+    sorted.sort_by(f64::total_cmp);
+    (!sorted.is_empty()).then(|| [1, 2, 3].map(|quarter| sorted[sorted.len() * quarter / 4]))
 }
 
 /// Returns the median, the upper of two.

@@ -1,6 +1,6 @@
 //! The goals of Olivia, as bounds of figures or of ratios to other servers, and whether they are reached.
 
-use super::figures::{Figures, best};
+use super::figures::{Figures, best, ratios};
 use Beside::{Best, Echo, Nothing, Own};
 use Bound::{AtLeast, AtMost};
 use std::fmt::Write;
@@ -78,30 +78,34 @@ const GOALS: [(&str, &str, Beside, Bound); 43] = [
 pub(crate) fn table(figures: &Figures) -> String {
     let mut out = String::new();
     for (row, figure, beside, bound) in GOALS {
-        let own = figures.median(row, "olivia", figure);
+        let own = figures.rounds(row, "olivia", figure);
+        let ones = vec![1.0; own.len()];
         let (name, other) = match beside {
-            Best => (
-                "the best peer",
-                best(figures, row, figure, matches!(bound, AtLeast(_))).map(|(value, _)| value),
-            ),
-            Echo => ("echo", figures.median(row, "echo", figure)),
-            Own(other) => ("alone", figures.median(row, "olivia", other)),
-            Nothing => ("", Some(1.0)),
+            Best => {
+                let best = best(figures, row, figure, matches!(bound, AtLeast(_)));
+                (
+                    "the best peer",
+                    best.map_or(&[][..], |(_, system)| figures.rounds(row, system.name(), figure)),
+                )
+            }
+            Echo => ("echo", figures.rounds(row, "echo", figure)),
+            Own(other) => ("alone", figures.rounds(row, "olivia", other)),
+            Nothing => ("", ones.as_slice()),
         };
-        let Some((own, other)) = own.zip(other).filter(|(_, other)| *other > 0.0) else { continue };
-        let value = own / other;
+        let Some([low, value, high]) = ratios(own, other) else { continue };
         let (is_reached, goal) = match bound {
             AtLeast(bound) => (value >= bound, format!("≥ {bound:.2}")),
             AtMost(bound) => (value <= bound, format!("≤ {bound:.2}")),
         };
         if out.is_empty() {
             out.push_str(
-                "| row | figure | as a multiple of | goal | measured | |\n|---|---|---|---|---|---|\n",
+                "| row | figure | as a multiple of | goal | measured | middle half of rounds | |\n|---|---|---|---|---|---|---|\n",
             );
         }
         let verdict = if is_reached { "reached" } else { "missed" };
+        let half = if own.len() > 3 { format!("{low:.2} to {high:.2}") } else { String::new() };
         let figure = figure.replace('_', " ");
-        let _ = writeln!(out, "| {row} | {figure} | {name} | {goal} | {value:.2} | {verdict} |");
+        let _ = writeln!(out, "| {row} | {figure} | {name} | {goal} | {value:.2} | {half} | {verdict} |");
     }
     out
 }

@@ -37,6 +37,10 @@ const FULL_MEMORY_MAX: &str = "64MiB";
 /// Share of its throughput at which the latency of a server is measured.
 const LOAD: f64 = 0.7;
 
+/// Latencies are measured in so many times the rounds, each shorter by this factor: what stops a server for milliseconds
+/// then spoils few of them.
+const SHORTER: u32 = 6;
+
 /// The rows of large values: name, bytes, keys and connections.
 pub(crate) const VALUES: [(&str, usize, u64, usize); 4] = [
     ("1 KiB", 1 << 10, 100_000, 50),
@@ -254,6 +258,13 @@ impl Session<'_> {
     }
 }
 
+/// Returns the plan of a short round, of one connection that waits for each reply if it is `alone`.
+fn short(options: &Options, plan: &Plan, alone: bool) -> Plan {
+    let time = Duration::from_secs_f64((options.seconds / f64::from(SHORTER)).max(0.02));
+    let connections = if alone { 1 } else { plan.connections };
+    Plan { connections, spin: alone, warm_up: time / 4, end: End::After(time), ..plan.clone() }
+}
+
 /// Waits until a node is linked to `peers` peers.
 fn linked(addr: SocketAddr, peers: usize) -> Result<(), String> {
     let begin = Instant::now();
@@ -323,11 +334,11 @@ fn latency(session: &mut Session<'_>, candidates: &[Candidate]) -> Result<(), St
         .map(|one| session.figures.median("GET 1", &one.name, "requests_per_second").unwrap_or(0.0))
         .collect();
     let slowest = own.iter().copied().fold(f64::MAX, f64::min);
-    for round in 1..=session.options.rounds {
+    for round in 1..=session.options.rounds * SHORTER {
         for (candidate, own) in candidates.iter().zip(&own) {
             for (row, rate) in [("open loop, own rate", own * LOAD), ("open loop, same rate", slowest * LOAD)]
             {
-                let plan = Plan { rate: Some(rate), ..candidate.plan.clone() };
+                let plan = Plan { rate: Some(rate), ..short(session.options, &candidate.plan, false) };
                 let measured = measure(&plan, candidate.server.pid())?;
                 let mut figures = kept(&measured);
                 figures.push(("late_p99_us", micros(measured.0.late.quantile(0.99))));
@@ -342,7 +353,6 @@ fn latency(session: &mut Session<'_>, candidates: &[Candidate]) -> Result<(), St
 /// Measures one connection with one request at a time and a generator that does not sleep; Olivia also with the key on
 /// another node.
 fn ping_pong(session: &mut Session<'_>, candidates: &[Candidate]) -> Result<(), String> {
-    let alone = |plan: &Plan| Plan { connections: 1, pipeline: 1, spin: true, ..plan.clone() };
     let mut remote = None;
     for candidate in candidates.iter().filter(|one| one.found.system == System::Olivia) {
         let base = candidate.server.addr().to_string();
@@ -350,13 +360,13 @@ fn ping_pong(session: &mut Session<'_>, candidates: &[Candidate]) -> Result<(), 
         linked(node.addr(), 1)?;
         remote = Some((node.addr(), node));
     }
-    for round in 1..=session.options.rounds {
+    for round in 1..=session.options.rounds * SHORTER {
         for candidate in candidates {
-            let measured = measure(&alone(&candidate.plan), candidate.server.pid())?;
+            let plan = short(session.options, &candidate.plan, true);
+            let measured = measure(&plan, candidate.server.pid())?;
             session.add(round, "ping-pong", &candidate.name, &kept(&measured));
             if let Some((addr, node)) = remote.as_ref().filter(|_| candidate.found.system == System::Olivia) {
-                let plan = Plan { addrs: vec![*addr], ..alone(&candidate.plan) };
-                let measured = measure(&plan, node.pid())?;
+                let measured = measure(&Plan { addrs: vec![*addr], ..plan }, node.pid())?;
                 session.add(round, "ping-pong", REMOTE, &kept(&measured));
             }
         }
@@ -391,10 +401,9 @@ fn connections(session: &mut Session<'_>) -> Result<(), String> {
 }
 
 fn idle_connections(session: &mut Session<'_>, candidate: &Candidate, count: usize) -> Result<(), String> {
-    let ping_pong = Plan { connections: 1, spin: true, ..candidate.plan.clone() };
+    let ping_pong = short(session.options, &candidate.plan, true);
     let pid = candidate.server.pid();
     let failed = |error: std::io::Error| format!("{}, connection: {error}", candidate.name);
-    let (alone, _) = measure(&ping_pong, pid)?;
     let before = status(pid, "VmRSS")?;
     let each = |kib: u64| kib.saturating_sub(before) as f64 * 1_024.0 / count as f64;
     let mut made = Vec::with_capacity(count);
@@ -416,14 +425,19 @@ fn idle_connections(session: &mut Session<'_>, candidate: &Candidate, count: usi
     }
     std::thread::sleep(if session.options.is_quick { Duration::ZERO } else { SETTLED });
     let settled = each(status(pid, "VmRSS")?);
-    let (beside, _) = measure(&ping_pong, pid)?;
-    let figures = [
-        ("silent_bytes", silent),
-        ("after_get_bytes", settled),
-        ("alone_p99_us", micros(alone.quantile(0.99))),
-        ("beside_p99_us", micros(beside.quantile(0.99))),
-    ];
-    session.add(1, "10,000 idle connections", &candidate.name, &figures);
+    let row = "10,000 idle connections";
+    session.add(1, row, &candidate.name, &[("silent_bytes", silent), ("after_get_bytes", settled)]);
+    // Another of its kind without these connections.
+    let other = candidate.found.start(session.core())?;
+    let alone = Plan { addrs: vec![other.addr()], ..ping_pong.clone() };
+    fill(&alone)?;
+    for round in 1..=session.options.rounds * SHORTER {
+        let p99 =
+            |plan, server: &Server| Ok::<_, String>(micros(measure(plan, server.pid())?.0.quantile(0.99)));
+        let figures =
+            [("beside_p99_us", p99(&ping_pong, &candidate.server)?), ("alone_p99_us", p99(&alone, &other)?)];
+        session.add(round, row, &candidate.name, &figures);
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Tables and pictures from the figures: parts of README and `docs/performance.md` between two marks, and `docs/*.svg`.
 
-use super::figures::{Figures, best, measured, median, peers};
+use super::figures::{Figures, Settings, best, measured, median, peers, ratios};
 use super::goals;
 use super::measure::{
     ACTIVE, FULL, LINES, MESH, MESH_ROWS, NEW_KEYS, NODES, PEERS, RATES, REMOTE, VALUES, nodes,
@@ -82,11 +82,8 @@ fn name(figures: &Figures, system: System) -> String {
     }
 }
 
-fn ratio(own: Option<f64>, other: Option<f64>) -> String {
-    match own.zip(other) {
-        Some((own, other)) if other > 0.0 => format!("{:.2}", own / other),
-        Some(_) | None => String::new(),
-    }
+fn ratio(own: &[f64], other: &[f64]) -> String {
+    ratios(own, other).map_or_else(String::new, |[_, middle, _]| format!("{middle:.2}"))
 }
 
 /// Formats a number with commas.
@@ -131,13 +128,13 @@ fn table(figures: &Figures, head: &str, rows: &[&str], quantity: Quantity) -> St
     line(&mut out, &header);
     let _ = writeln!(out, "|{}", "---|".repeat(header.len()));
     for row in rows {
-        let own = figures.median(row, "olivia", quantity.figure);
+        let of = |system| figures.rounds(row, system, quantity.figure);
         let mut cells = vec![(*row).to_owned()];
         cells.extend(systems.iter().map(|system| cell(figures, row, system.name(), quantity)));
-        let best = best(figures, row, quantity.figure, quantity.more_is_better).map(|(value, _)| value);
-        cells.extend(has_peers.then(|| ratio(own, best)));
-        let echo = figures.median(row, "echo", quantity.figure);
-        cells.extend(has_echo.then(|| ratio(own, echo)));
+        let best = best(figures, row, quantity.figure, quantity.more_is_better);
+        let best = best.map_or(&[][..], |(_, system)| of(system.name()));
+        cells.extend(has_peers.then(|| ratio(of("olivia"), best)));
+        cells.extend(has_echo.then(|| ratio(of("olivia"), of("echo"))));
         line(&mut out, &cells);
     }
     out
@@ -202,7 +199,7 @@ fn conditions(figures: &Figures) -> String {
     };
     format!(
         "{trial}Measured on {} at commit {}: {}, {} cores, {} GiB, Linux {}; load before: {:.2}. {cores}, over loopback; {rounds} of \
-         {} s per point, in which the servers took turns. 1 M keys of 16 B, values of 64 B, 50 connections, RESP (memcached: \
+         {} s per point, in which the servers took turns; ratios are medians of those within each round. 1 M keys of 16 B, values of 64 B, 50 connections, RESP (memcached: \
          its text protocol), one thread and no persistence each; every reply is verified.\n\n",
         machine.date,
         machine.commit,
@@ -325,7 +322,6 @@ fn variants(figures: &Figures) -> String {
     if figures.median("GET 16", LINES, RATE.figure).is_none() {
         return out;
     }
-    out += "Ratios are medians of those within each round, in which these take turns.\n\n";
     let header = ["", "GET 16", "of RESP alone", "CPU, ns", "SET 16", "of RESP alone", "CPU, ns"];
     line(&mut out, &header.map(str::to_owned));
     let _ = writeln!(out, "|{}", "---|".repeat(header.len()));
@@ -334,7 +330,8 @@ fn variants(figures: &Figures) -> String {
             vec![if name == "olivia" { "RESP, alone".to_owned() } else { name.replace("olivia, ", "") }];
         for row in ["GET 16", "SET 16"] {
             cells.push(cell(figures, row, name, RATE));
-            cells.push(ratio(figures.ratio(row, name, "olivia", RATE.figure), Some(1.0)));
+            let of = |name| figures.rounds(row, name, RATE.figure);
+            cells.push(ratio(of(name), of("olivia")));
             cells.push(cell(figures, row, name, CPU));
         }
         line(&mut out, &cells);
@@ -353,7 +350,7 @@ fn mesh(figures: &Figures) -> String {
     line(&mut out, &header.map(str::to_owned));
     let _ = writeln!(out, "|{}", "---|".repeat(header.len()));
     for (row, ..) in MESH_ROWS {
-        let of = |name| figures.median(row, name, RATE.figure);
+        let of = |name| figures.rounds(row, name, RATE.figure);
         let crossing =
             Quantity { figure: "queries_per_request", unit: 1.0, decimals: 3, more_is_better: false };
         let mut cells = vec![row.replace("two cores, ", ""), cell(figures, row, MESH[0], RATE)];
@@ -410,6 +407,17 @@ fn publishing(figures: &Figures) -> String {
     if rows > 0 { out } else { String::new() }
 }
 
+/// Returns the sentence on the rounds of latencies.
+fn short_rounds(figures: &Figures) -> String {
+    let Settings { rounds, seconds, .. } = figures.settings;
+    let count = figures.rounds("open loop, same rate", "olivia", "p99_us").len().max(1);
+    let seconds = seconds * f64::from(rounds) / count as f64;
+    format!(
+        "{count} rounds of {seconds:.2} s: now and then the machine stops a server, whichever it is, for 1 to 6 ms. That is more \
+         than 1 % of such a round, but spoils few of them, so that the medians are those of undisturbed rounds."
+    )
+}
+
 fn latency(out: &mut String, figures: &Figures) {
     let quantities = [
         ("requests per second", Quantity { figure: "rate", ..RATE }),
@@ -423,8 +431,9 @@ fn latency(out: &mut String, figures: &Figures) {
         out,
         "Latency under load, µs",
         &[
-            "Open loop: GETs are sent when they are due, whatever the replies do, and latency counts from then. At 70 % of \
-             what each server reaches at pipeline 1:\n\n",
+            "Open loop: GETs are sent when they are due, whatever the replies do, and latency counts from then. ",
+            &short_rounds(figures),
+            " At 70 % of what each server reaches at pipeline 1:\n\n",
             &own,
             "\nAt the same rate for all, 70 % of what the slowest reaches:\n\n",
             &same,
@@ -447,7 +456,11 @@ fn latency(out: &mut String, figures: &Figures) {
     section(
         out,
         "Latency of one connection, µs",
-        &["One GET at a time, with a generator that polls without sleeping:\n\n", &ping_pong, &remote],
+        &[
+            "One GET at a time, with a generator that polls without sleeping, in rounds as above:\n\n",
+            &ping_pong,
+            &remote,
+        ],
     );
 }
 
