@@ -333,6 +333,81 @@ fn long_reply_over_its_limit_is_an_error_before_its_first_byte() {
 }
 
 #[test]
+fn pipelined_reads_of_a_large_value_hold_it_once() {
+    let limits = Limits { buffers_max: 32 << 20, ..Limits::default() };
+    let mut driver = driver(limits);
+    set_big(&mut driver, 3 << 20);
+    let client = driver.client();
+    for (words, bytes) in [(&["GET", "big"][..], 3 << 20), (&["GETRANGE", "big", "5", "5"], 1)] {
+        driver.send(client, kit::resp(words).repeat(100));
+        assert_eq!(
+            driver.take_bytes(client).len(),
+            100 * (format!("${bytes}\r\n").len() + bytes + 2),
+            "{words:?}"
+        );
+    }
+    assert_eq!(closed(&driver, CloseReason::BuffersFull), 0);
+}
+
+#[test]
+fn work_that_requests_cause_beside_their_own_bytes_is_charged() {
+    let mut driver = Driver::new(Config::default());
+    let client = driver.client();
+    set_big(&mut driver, 1 << 20);
+    let text = "ab".repeat(400);
+    for words in [["SET", "short", "1"], ["SET", "one", &text], ["SET", "other", &text]] {
+        assert_eq!(driver.call(client, &kit::resp(&words)), "+OK\r\n");
+    }
+    let cost = |driver: &mut Driver, words: &[&str]| {
+        let before = driver.node.spent();
+        let reply = driver.call(client, &kit::resp(words));
+        assert!(!reply.starts_with('-'), "{words:?}: {reply}");
+        driver.node.spent() - before
+    };
+    // A copied KiB is a key, and so are 128 cells of a table.
+    for (words, keys) in [
+        (&["COPY", "big", "copy"][..], 1_024),
+        (&["RENAME", "copy", "renamed"], 1_024),
+        (&["SETRANGE", "new", "1000000", "x"], 976),
+        (&["APPEND", "renamed", &"x".repeat(100_000)], 1_100),
+        (&["SETRANGE", "short", "500000", "x"], 488),
+        (&["LCS", "one", "other", "LEN"], 5_000),
+    ] {
+        let cost = cost(&mut driver, words);
+        assert!((keys..2 * keys + 200).contains(&cost), "{words:?} costs {cost} keys");
+    }
+    // Together they are one step, of bounded work: the rest gets errors.
+    let before = driver.node.spent();
+    let copies = kit::resp(&["COPY", "big", "copy", "REPLACE"]).repeat(1_000);
+    let all = [kit::resp(&["MULTI"]), copies, kit::resp(&["EXEC"])].concat();
+    let reply = driver.call(client, &all);
+    let (done, refused) = (reply.matches(":1\r\n").count(), reply.matches("-ERR not carried out").count());
+    assert!(done >= 16 && done + refused == 1_000, "{done} copies, {refused} errors");
+    let spent = driver.node.spent() - before;
+    assert!(spent < 25_000, "{spent} keys");
+    assert!(driver.call(client, &kit::resp(&["GET", "short"])).starts_with('$'));
+}
+
+#[test]
+fn evictions_are_charged_to_the_write_that_needs_room() {
+    let spent = |memory_max| {
+        let mut driver = driver(Limits { memory_max, ..Limits::default() });
+        let client = driver.client();
+        let mut spent = 0;
+        for key in 0..20_000 {
+            let before = driver.node.spent();
+            driver.deliver(client, format!("SET key{key}:{}\n", "x".repeat(200)).as_bytes());
+            spent += driver.node.spent() - before;
+            driver.run();
+            driver.take(client);
+        }
+        spent
+    };
+    let (free, full) = (spent(0), spent(2 << 20));
+    assert!(full > free + 10_000, "{full} keys at the limit, {free} below");
+}
+
+#[test]
 fn large_value_is_sent_as_it_was_however_its_key_changes_meanwhile() {
     let plain = "0123456789abcdef".repeat(1 << 19);
     let quoted = "\"ü€\\\t".repeat(1 << 20);

@@ -150,6 +150,7 @@ impl Store {
             moved = true;
             steps -= SEGMENT_STEPS;
         }
+        self.steps += u64::try_from(i64::from(budget) - steps).unwrap_or(0);
         moved
     }
 

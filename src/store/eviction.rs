@@ -340,6 +340,7 @@ impl Store {
         self.index.take_merges();
         while checks < CHECKS_PER_PIECE {
             checks += 1;
+            self.steps += 1;
             let small_bytes = self.heap.small_bytes();
             let is_main = self.queues.small.len == 0
                 || self.queues.main.len > 0 && small_bytes <= live_bytes / SMALL_SHARE;

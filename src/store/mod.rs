@@ -69,6 +69,9 @@ const INDEX_ENTRY_BYTES: usize = 6;
 /// Bytes of a timer in a timer page.
 const TIMER_BYTES: usize = 8;
 
+/// Copied bytes that cost as much as one key: with fresh memory for them.
+pub const COPIED_BYTES_PER_KEY: usize = 1024;
+
 /// The result of [`Store::set`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetOutcome {
@@ -110,6 +113,10 @@ pub struct Store {
     overdraft: u64,
     expired: u64,
     departures: Departures,
+    /// Steps of evictions and compaction since the start.
+    steps: u64,
+    /// The work that writes caused beside their own bytes, since [`Store::take_uncharged`], in keys.
+    uncharged: usize,
 }
 
 /// Keys that have expired or were evicted and are to be reported.
@@ -137,7 +144,25 @@ impl Store {
             overdraft: 0,
             expired: 0,
             departures: Departures { above: Version::MAX, keys: Vec::new() },
+            steps: 0,
+            uncharged: 0,
         }
+    }
+
+    /// Counts work of a request beside its keys and its own bytes, such as copies of values, in keys.
+    pub const fn charge(&mut self, keys: usize) {
+        self.uncharged += keys;
+    }
+
+    /// The work counted so far: evictions and compaction for writes, copies of values. 0 for most requests.
+    #[inline]
+    pub const fn uncharged(&self) -> usize {
+        self.uncharged
+    }
+
+    /// Begins to count anew; returns the work counted so far.
+    pub const fn take_uncharged(&mut self) -> usize {
+        std::mem::replace(&mut self.uncharged, 0)
     }
 
     /// Makes [`Store::take_departures`] report keys that expire or are evicted from here on, if their version is
@@ -436,6 +461,7 @@ impl Store {
         }
         value.extend_from_slice(old_value);
         value.resize(len, 0);
+        self.charge(len / COPIED_BYTES_PER_KEY);
         let result = edit(&mut value);
         self.reclaiming(now, key.bytes.len() + len, |store| {
             let old = store.find_held(key);

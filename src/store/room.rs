@@ -120,6 +120,7 @@ impl Store {
     ) -> Result<R, Full> {
         // Nothing is evicted: memory for a segment that splits would be missing for items.
         self.index.avoid_splits(!self.queues.may_evict());
+        let before = self.steps;
         let mut result = attempt(self);
         let mut pieces = PIECES_PER_WRITE + bytes / BYTES_PER_PIECE;
         while self.needs_memory(&result) && pieces > 0 && self.reclaim_piece(now, bytes) {
@@ -134,6 +135,7 @@ impl Store {
         }
         self.heap.take_larger(false);
         self.index.avoid_splits(false);
+        self.charge(usize::try_from(self.steps - before).unwrap_or(usize::MAX));
         result
     }
 
@@ -142,7 +144,7 @@ impl Store {
     #[cold]
     pub(super) fn reclaim_piece(&mut self, now: Instant, bytes: usize) -> bool {
         if self.timers.has_due(now.millis()) {
-            self.expire(now, STEPS_PER_PIECE);
+            self.steps += u64::from(STEPS_PER_PIECE - self.expire(now, STEPS_PER_PIECE));
             return true;
         }
         if self.trim(false) || self.heap.release_spare() || self.index.release_spare() {

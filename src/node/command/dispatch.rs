@@ -170,7 +170,7 @@ fn execute_silently<'a>(
     let mut call = Call { now, conn: key, command, table: &TABLE, args, reply };
     let is_authenticated = state.conns.get(key).is_some_and(Conn::is_authenticated);
     let outcome = if is_authenticated || command.is_open {
-        (command.run)(state, &mut call)
+        call.run(state)
     } else {
         Err(CommandError::Unauthenticated)
     };
@@ -349,7 +349,7 @@ fn execute<'a>(
     let reply = Encoder::begin(out, protocol, id, word(command));
     let mut call = Call { now, conn: key, command, table: &TABLE, args, reply };
     let outcome = if is_authenticated || command.is_open {
-        (command.run)(state, &mut call)
+        call.run(state)
     } else {
         Err(CommandError::Unauthenticated)
     };

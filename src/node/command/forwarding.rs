@@ -547,7 +547,7 @@ pub(in crate::node) fn carry_out_one(
     results: &mut Vec<u8>,
 ) {
     let mut call = Call { now, conn, command, table: &TABLE, args, reply: Encoder::part(protocol) };
-    match (command.run)(state, &mut call) {
+    match call.run(state) {
         Ok(Effect::Reply) => put_reply(results, protocol, &call.reply),
         Ok(Effect::LookUp(form, _)) => {
             read_here(state, &mut call, &form);

@@ -8,7 +8,7 @@ use crate::node::command::time::{TimeForm, expiry_at, wall_ms};
 use crate::node::lookup::key_reply::{Found, KeyReply, Shape};
 use crate::node::lookup::placement;
 use crate::node::state::State;
-use crate::store::{Expiry, Full};
+use crate::store::{COPIED_BYTES_PER_KEY, Expiry, Full};
 use crate::wire::args::Args;
 use crate::wire::encoder::Encoder;
 use crate::wire::field::Excerpt;
@@ -323,6 +323,7 @@ fn is_free<'a>(
 fn copy_to(state: &mut State, now: Now, from: &[u8], to: &[u8]) -> Result<bool, Full> {
     let Some(item) = state.keyspace.peek(now, state.keyspace.key(from)) else { return Ok(false) };
     let (value, expiry) = (copy_of(item.value).ok_or(Full::System)?, item.expiry);
+    state.keyspace.charge(value.len() / COPIED_BYTES_PER_KEY);
     let to = state.keyspace.key(to);
     state.keyspace.set(now, to, &value, expiry)?;
     Ok(true)

@@ -7,7 +7,7 @@ use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::command::strings::make_room;
 use crate::node::lookup::key_reply::{KeyReply, Shape};
 use crate::node::state::State;
-use crate::store::Full;
+use crate::store::{COPIED_BYTES_PER_KEY, Full};
 use crate::wire::frame::Wanted;
 
 /// The reply of STRLEN: the length of a value in bytes, 0 for a missing key.
@@ -55,6 +55,12 @@ pub(super) fn append<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResul
     }
     call.check_length(state)?;
     call.reply.clear();
+    let bytes_max = state.config.limits.reply_bytes_max as usize;
+    if pairs.len() > 1 && bytes > bytes_max {
+        return Err(CommandError::Sentence(format!(
+            "the values have {bytes} bytes together; a request appends to at most {bytes_max} (reply_bytes_max)"
+        )));
+    }
     make_room(state, call.now, pairs.len(), std::iter::once(bytes))?;
     for [key, value] in pairs {
         let len = len_of(state, key);
@@ -86,6 +92,7 @@ pub(super) fn setrange<'a>(state: &mut State, call: &mut Call<'a>) -> CommandRes
             // Before memory for the zeros is allocated.
             state.keyspace.make_room(call.now, 1, key.len() + len)?;
             let bytes = copy_after_zeroes(start, value).ok_or(Full::System)?;
+            state.keyspace.charge(bytes.len() / COPIED_BYTES_PER_KEY);
             state.keyspace.set(call.now, hashed, &bytes, None)?;
         } else {
             let edit = |bytes: &mut [u8]| bytes[start..end].copy_from_slice(value);
@@ -104,6 +111,9 @@ fn check_value_length<'a>(state: &State, len: usize) -> Result<(), CommandError<
 
 /// The most cells of the table of LCS, 4 bytes each: about 2 ms.
 const LCS_CELLS_MAX: usize = 1024 * 1024;
+
+/// Cells of this table that cost as much as one key.
+const LCS_CELLS_PER_KEY: usize = 128;
 
 /// The options of LCS: the parts of the result that it returns.
 #[derive(Debug, Default)]
@@ -145,15 +155,19 @@ impl LcsOptions {
     }
 }
 
+/// The value of the key at this position, empty if it is missing.
+fn value_at<'s>(state: &'s State, call: &Call<'_>, at: usize) -> &'s [u8] {
+    let key = state.keyspace.key(call.args.get(at).unwrap_or_default());
+    state.keyspace.peek(call.now, key).map_or(&b""[..], |item| item.value)
+}
+
 /// LCS key key [LEN] [IDX] [MINMATCHLEN length] [WITHMATCHLEN]: the longest common subsequence of two values on
 /// this node.
 pub(super) fn lcs<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let options = LcsOptions::parse(call)?;
-    let value = |at| {
-        let key = state.keyspace.key(call.args.get(at).unwrap_or_default());
-        state.keyspace.peek(call.now, key).map_or(&b""[..], |item| item.value)
-    };
-    let (a, b) = (value(0), value(1));
+    let cells = value_at(state, call, 0).len().saturating_mul(value_at(state, call, 1).len());
+    state.keyspace.charge(cells.min(LCS_CELLS_MAX) / LCS_CELLS_PER_KEY);
+    let (a, b) = (value_at(state, call, 0), value_at(state, call, 1));
     if (a.len() + 1).saturating_mul(b.len() + 1) > LCS_CELLS_MAX {
         return Err(CommandError::Plain(LCS_TOO_LONG));
     }

@@ -41,7 +41,9 @@ pub(in crate::node) fn read<'a>(
         }
         let hashed = state.keyspace.key(key);
         match state.keyspace.get(call.now, hashed) {
-            Some(item) if item.value.len() > LONG_REPLY_BYTES && form.wanted == Wanted::Value => {
+            Some(item)
+                if form.wanted == Wanted::Value && form.shown(item.value.len()).len() > LONG_REPLY_BYTES =>
+            {
                 return look_up(state, call, form, at);
             }
             Some(item) => {
@@ -108,14 +110,15 @@ pub(in crate::node) fn begin_pending(
     let wants_value = form.wanted == Wanted::Value;
     let mut local = |key| {
         let hashed = state.keyspace.key(key);
-        state.keyspace.peek(now, hashed).map_or(0, |item| item.value.len())
+        state.keyspace.peek(now, hashed).map_or(0, |item| form.shown(item.value.len()).len())
     };
     let is_long = wants_value && keys.iter().map(&mut local).sum::<usize>() > LONG_REPLY_BYTES;
-    // A single value is shared now; several are read when they are written to the output.
-    let is_read_later = is_long && keys.len() > 1;
-    if is_read_later {
+    // Later requests wait for a long reply: each of many would count as memory of the connection.
+    if is_long {
         pending::make_barrier(state, request);
     }
+    // A single value is shared now; several are read when they are written to the output.
+    let is_read_later = is_long && keys.len() > 1;
     for (part, key) in keys.iter().enumerate() {
         let hashed = state.keyspace.key(key);
         let waiter = Waiter { pending: request, part };

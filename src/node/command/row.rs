@@ -166,6 +166,10 @@ impl Keys {
     }
 }
 
+/// The error of a request after others in its transaction that have copied or compared too much.
+const TOO_MUCH_WORK: &str = "not carried out: the requests before it in this transaction have copied too many bytes of \
+                             values; send it in another one";
+
 /// The result of a call.
 pub type CommandResult<'a> = Result<Effect, CommandError<'a>>;
 
@@ -226,6 +230,16 @@ impl<'a> Call<'a> {
     /// The argument at index `at` as an integer of 64 bits; an error if it is none.
     pub(in crate::node) fn integer(&self, at: usize) -> Result<i64, CommandError<'a>> {
         self.args.get(at).and_then(number).ok_or(CommandError::Plain(NO_INTEGER))
+    }
+
+    /// Calls the handler, unless the requests before it in a transaction have caused too much work: all of them are one
+    /// step.
+    #[inline]
+    pub(in crate::node) fn run(&mut self, state: &mut State) -> CommandResult<'a> {
+        if state.keyspace.has_worked_too_much() {
+            return Err(CommandError::Plain(TOO_MUCH_WORK));
+        }
+        (self.command.run)(state, self)
     }
 
     /// The cost of the call, in keys.

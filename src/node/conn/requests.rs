@@ -105,7 +105,7 @@ fn serve_requests(
             break;
         }
         at += consumed;
-        keys += cost;
+        keys += cost + state.keyspace.take_uncharged();
         let head = state.keyspace.changelog().head().seq;
         if head != additions {
             keys += sync::cost_of_additions(state, head - additions) + state.keyspace.take_filter_cost();

@@ -32,7 +32,7 @@ pub(super) fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8], tur
     if let Some(peer) = state.conns.get(key).and_then(Conn::link) {
         at += serve_link(state, now, key, peer, &input[at..], turn);
     }
-    turn.cost += notices::process_changes(state, now);
+    turn.cost += notices::process_changes(state, now) + state.keyspace.take_uncharged();
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
         return input.len();
     };
