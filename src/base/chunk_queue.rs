@@ -89,6 +89,12 @@ impl ChunkQueue {
         self.sealed.as_ref().map_or(0, |sealed| sealed.held) + self.last.capacity()
     }
 
+    /// All unsent bytes, if they are in one chunk.
+    #[inline]
+    pub fn single(&self) -> Option<&[u8]> {
+        if self.sealed.is_none() { self.last.get(self.start..) } else { None }
+    }
+
     /// The unsent bytes of the first chunk; empty only if the queue is.
     pub fn front(&self) -> &[u8] {
         self.slices().next().unwrap_or_default()

@@ -135,7 +135,7 @@ impl Keyspace {
 
     /// Whether items and index are larger than the processor's caches.
     pub(in crate::node) fn is_beyond_caches(&self) -> bool {
-        self.store.memory_bytes() >= STORE_BYTES_MIN
+        self.store.live_bytes() >= STORE_BYTES_MIN
     }
 
     /// Prefetches the first keys of a request of several keys; see [`Keyspace::prefetch`].
@@ -155,10 +155,10 @@ impl Keyspace {
     }
 
     /// Prefetches the memory of keys, and with `for_writing` the blocks of the own filter of those that are probably new.
-    /// Does nothing for fewer than four keys, where it does not pay.
+    /// Of fewer than four keys it prefetches the index only, and does not wait for it.
     pub(in crate::node) fn prefetch(&self, keys: &[KeyHash], for_writing: bool) {
         if keys.len() < PREFETCHED_KEYS_MIN {
-            return;
+            return keys.iter().for_each(|key| self.store.prefetch_index(*key));
         }
         let filter = self.own_filter.filter();
         self.store.prefetch(keys, |absent| {

@@ -225,6 +225,12 @@ impl Node {
         self.state.conns.get(conn).into_iter().flat_map(|conn| conn.outbound.slices())
     }
 
+    /// All of [`Node::outbound`], if it is one slice.
+    #[inline]
+    pub fn outbound_slice(&self, conn: ConnKey) -> Option<&[u8]> {
+        self.state.conns.get(conn)?.outbound.single()
+    }
+
     /// Bytes that wait to be written to a connection. O(1).
     pub fn outbound_bytes(&self, conn: ConnKey) -> usize {
         self.state.conns.get(conn).map_or(0, |conn| conn.outbound.len())
@@ -296,6 +302,11 @@ impl Node {
     /// Whether [`Node::tick`] has work now.
     pub fn has_work(&self, now: Now) -> bool {
         sources::has_work(&self.state, now)
+    }
+
+    /// Whether [`Node::step`] has background work now.
+    pub fn has_due_work(&self, now: Now) -> bool {
+        sources::has_due_work(&self.state, now)
     }
 
     /// Whether [`Node::step`] has work of a class with connections: input left from earlier turns.

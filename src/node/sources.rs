@@ -144,6 +144,11 @@ pub(in crate::node) fn has_work(state: &State, now: Now) -> bool {
     SOURCES.iter().any(|source| (source.has_work)(state, now))
 }
 
+/// Whether any source of background work has work.
+pub(in crate::node) fn has_due_work(state: &State, now: Now) -> bool {
+    SOURCES[2..].iter().any(|source| (source.has_work)(state, now))
+}
+
 /// The earliest deadline of all sources.
 pub(in crate::node) fn next_deadline(state: &State) -> Option<Instant> {
     SOURCES.iter().filter_map(|source| (source.next_deadline)(state)).min()

@@ -1,8 +1,10 @@
-//! Real time: the wall clock is read once per iteration, the monotonic one also before each read and write of a socket.
+//! Real time: the wall clock is read at most once per millisecond, the monotonic one also before each read and write of a
+//! socket.
 
 use crate::base::time::{Instant, Now};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::cell::Cell;
+use std::time::Duration;
 
 /// On Linux the clock that advances while the machine sleeps, so that a TTL of a minute ends after a minute.
 #[cfg(target_os = "linux")]
@@ -14,6 +16,9 @@ const MONOTONIC: ClockId = ClockId::Monotonic;
 /// between the readings of both.
 const JUMP_NANOS: u64 = 1_000_000;
 
+/// The least time between two readings of the wall clock.
+const WALL_EVERY: Duration = Duration::from_millis(1);
+
 /// The monotonic time since the start of the node, and the wall clock.
 #[derive(Debug)]
 pub(super) struct Clock {
@@ -21,37 +26,65 @@ pub(super) struct Clock {
     origin: u64,
     /// The wall clock at the origin, in nanoseconds since 1970, by its last reading: whole milliseconds.
     wall_origin: Cell<u64>,
+    /// When the wall clock is to be read again.
+    wall_due: Cell<Instant>,
+    /// The last reading of the monotonic clock.
+    last: Cell<Instant>,
 }
 
 impl Clock {
     pub(super) fn new() -> Self {
         let (since_boot, wall) = (since_boot(), since_1970());
         let fraction = wall % 1_000_000;
-        Self { origin: since_boot.saturating_sub(fraction), wall_origin: Cell::new(wall - fraction) }
+        Self {
+            origin: since_boot.saturating_sub(fraction),
+            wall_origin: Cell::new(wall - fraction),
+            wall_due: Cell::default(),
+            last: Cell::default(),
+        }
     }
 
     /// The monotonic time.
+    #[inline]
     pub(super) fn mono(&self) -> Instant {
-        Instant::from_nanos(since_boot().saturating_sub(self.origin))
+        let mono = Instant::from_nanos(since_boot().saturating_sub(self.origin));
+        self.last.set(mono);
+        mono
     }
 
     /// Both clocks. A wall clock before 1970 counts as 1970. The two advance together while the wall clock does not
     /// jump, and a jump is rounded to milliseconds: an expiry that is set by one clock is the same when read by the
     /// other.
+    #[inline]
     pub(super) fn read(&self) -> Now {
         let mono = self.mono();
+        if mono >= self.wall_due.get() {
+            self.read_wall(mono);
+        }
+        self.at(mono)
+    }
+
+    #[inline(never)]
+    fn read_wall(&self, mono: Instant) {
+        self.wall_due.set(mono.after(WALL_EVERY));
         let wall = since_1970();
         if wall.abs_diff(self.at(mono).wall_nanos) > JUMP_NANOS {
             let origin = wall.saturating_sub(mono.nanos());
             self.wall_origin.set((origin + 500_000) / 1_000_000 * 1_000_000);
         }
-        self.at(mono)
     }
 
-    /// Both clocks later in an iteration, by the monotonic one alone: the next [`Clock::read`] detects jumps of the
-    /// wall clock.
+    /// Both clocks later in an iteration, by the monotonic one alone: a later [`Clock::read`] detects jumps of the wall
+    /// clock.
+    #[inline]
     pub(super) fn read_again(&self) -> Now {
         self.at(self.mono())
+    }
+
+    /// Both clocks at their last reading, where nothing has taken time since.
+    #[inline]
+    pub(super) fn last(&self) -> Now {
+        self.at(self.last.get())
     }
 
     fn at(&self, mono: Instant) -> Now {

@@ -165,7 +165,7 @@ impl Reactor {
 
     /// Time limit of the next poll; `None`: no limit.
     fn wait(&self) -> Option<Duration> {
-        let now = self.clock.read_again();
+        let now = self.clock.last();
         if self.has_noted
             || [Class::Links, Class::Clients].iter().any(|class| self.has_input(*class))
             || self.is_before_drain()
@@ -201,14 +201,17 @@ impl Reactor {
         if links_are_read && events.iter().count() < EVENTS {
             self.node.links_current(now);
         }
-        self.flush(now.mono.after(BACKLOG_UNTIL));
+        let has_backlog = !self.unflushed.is_empty();
+        if has_backlog {
+            self.flush(now.mono.after(BACKLOG_UNTIL));
+        }
         let is_behind = !links_are_read || !self.unflushed.is_empty();
         self.has_noted = is_behind && self.clock.mono() >= now.mono.after(EVENTS_AGAIN_AFTER);
         if self.has_noted {
             signalled |= self.note_new(events)?;
         }
         if self.has_input(Class::Clients) {
-            let begin = self.clock.read_again();
+            let begin = if has_backlog { self.clock.read_again() } else { self.clock.last() };
             let clients_until = now.mono.after(self.shares.clients_until(begin.mono.since(now.mono)));
             self.serve(Class::Clients, begin, clients_until);
         }
@@ -345,45 +348,54 @@ impl Reactor {
 
     /// Passes the input to the node, in turns with steps of the node. Returns whether a step had work.
     fn deliver(&mut self, now: Now, class: Class) -> bool {
+        if self.arrivals.is_empty() {
+            let mut last = now.mono;
+            return self.step(now, class, false, &mut last);
+        }
         let mut arrivals = std::mem::take(&mut self.arrivals);
-        if arrivals.len() > 1 {
+        if class == Class::Clients {
             self.node.prefetch(arrivals.iter().map(|arrival| (arrival.key, arrival.of(&self.scratch))));
         }
-        let begin = if arrivals.is_empty() { now.mono } else { self.clock.mono() };
+        let begin = self.clock.mono();
         let (mut now, mut last, mut has_stepped) = (now, begin, false);
-        let mut next = arrivals.drain(..);
-        loop {
-            let arrival = next.next();
-            let has_arrived = arrival.is_some();
-            match arrival {
-                Some(Arrival { end: ReadEnd::Closed, key, .. }) => self.node.read_closed(now, key),
-                Some(Arrival { end: ReadEnd::Broken(error), key, .. }) => self.lost(now, key, &error),
-                Some(Arrival { end: ReadEnd::Blocked, .. }) | None => {}
-                Some(arrival) => {
+        for arrival in arrivals.drain(..) {
+            match arrival.end {
+                ReadEnd::Drained(_) | ReadEnd::More(_) => {
                     now = arrival.now;
                     self.node.received(now, arrival.key, arrival.of(&self.scratch));
                 }
+                ReadEnd::Closed => self.node.read_closed(now, arrival.key),
+                ReadEnd::Broken(error) => self.lost(now, arrival.key, &error),
+                ReadEnd::Blocked => {}
             }
-            let steps = self.node.step(now, class);
-            self.act();
-            has_stepped |= steps;
-            if has_arrived || steps {
-                let mono = self.clock.mono();
-                self.node.took(mono.since(std::mem::replace(&mut last, mono)));
-            }
-            if next.len() == 0 {
-                break;
-            }
+            has_stepped |= self.step(now, class, true, &mut last);
         }
-        drop(next);
         self.read_together = if last.since(begin) > CARRIED_OUT_TOGETHER { 1 } else { READ_TOGETHER };
         self.arrivals = arrivals;
+        has_stepped
+    }
+
+    /// Does one step of a class and carries out the actions. Reports the time since `last`, which is set to now, if there
+    /// was input or work. Returns whether the step had work.
+    #[inline]
+    fn step(&mut self, now: Now, class: Class, has_arrived: bool, last: &mut Instant) -> bool {
+        let may_have_work = class == Class::Due || self.node.has_input(class);
+        let has_stepped = may_have_work && self.node.step(now, class);
+        self.act();
+        if has_arrived || has_stepped {
+            let mono = self.clock.mono();
+            self.node.took(mono.since(std::mem::replace(last, mono)));
+        }
         has_stepped
     }
 
     /// Does due work for its share, or until there is none, in an iteration that began `now`. Returns whether there is
     /// none.
     fn do_due_work(&mut self, now: Now, is_busy: bool) -> bool {
+        if !self.node.has_due_work(self.clock.last()) {
+            self.shares.ended(Class::Due, true);
+            return true;
+        }
         let from = self.clock.read_again();
         let connections = if is_busy { from.mono.since(now.mono) } else { Duration::ZERO };
         let until = from.mono.after(self.shares.due(connections));
@@ -491,9 +503,12 @@ impl Reactor {
 
     /// Makes at most `writes` writes to connections of a class; false if `until` was reached.
     fn flush_some(&mut self, class: Class, writes: usize, until: Instant) -> bool {
-        for _ in 0..writes {
+        let mut now = self.clock.last();
+        for at in 0..writes {
             let Some(key) = self.unflushed.pop(class) else { return true };
-            let now = self.clock.read_again();
+            if at > 0 {
+                now = self.clock.read_again();
+            }
             if self.flush_one(now, key) {
                 self.unflushed.push(class, key, true);
             }
@@ -510,19 +525,26 @@ impl Reactor {
         let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_writable()) else {
             return false;
         };
-        match socket.write(self.node.outbound(key)) {
-            WriteEnd::Took(0) => return false,
+        let (end, bytes) = match self.node.outbound_slice(key) {
+            Some(bytes) if bytes.len() <= WRITE_BYTES_MAX => (socket.write(bytes), bytes.len()),
+            Some(_) | None => (socket.write_slices(self.node.outbound(key)), usize::MAX),
+        };
+        match end {
+            WriteEnd::Took(0) => false,
             WriteEnd::Blocked => {
                 self.node.wrote(now, key, 0);
-                return false;
+                false
             }
-            WriteEnd::Took(count) => self.node.wrote(now, key, count),
+            WriteEnd::Took(count) => {
+                self.node.wrote(now, key, count);
+                // What the call adds to an empty output is announced by another action.
+                count < bytes && self.node.outbound_bytes(key) > 0
+            }
             WriteEnd::Broken(error) => {
                 self.lost(now, key, &error);
-                return false;
+                false
             }
         }
-        self.node.outbound_bytes(key) > 0
     }
 
     fn lost(&mut self, now: Now, key: ConnKey, error: &std::io::Error) {

@@ -184,22 +184,34 @@ impl Socket {
         }
     }
 
+    /// Writes bytes once, or nothing if there are none.
+    #[inline]
+    pub(super) fn write(&mut self, bytes: &[u8]) -> WriteEnd {
+        if bytes.is_empty() { WriteEnd::Took(0) } else { self.attempt(|stream| stream.write(bytes)) }
+    }
+
     /// Writes once, at most [`WRITE_BYTES_MAX`] of the slices, or nothing if they are empty.
-    pub(super) fn write<'b>(&mut self, slices: impl Iterator<Item = &'b [u8]> + Clone) -> WriteEnd {
+    #[inline(never)]
+    pub(super) fn write_slices<'b>(
+        &mut self,
+        slices: impl Iterator<Item = &'b [u8]> + Clone,
+    ) -> WriteEnd {
         let (mut vector, mut count, room) = gather(slices.clone(), WRITE_BYTES_MAX);
         if room == 0 {
             (vector, count, _) = gather(slices, self.part_bytes());
         }
-        if count == 0 {
-            return WriteEnd::Took(0);
+        // `send` costs the system less than `writev`.
+        match &vector[..count] {
+            [] => WriteEnd::Took(0),
+            [slice] => self.write(slice),
+            slices => self.attempt(|stream| stream.write_vectored(slices)),
         }
+    }
+
+    #[inline]
+    fn attempt(&mut self, mut write: impl FnMut(&mut TcpStream) -> io::Result<usize>) -> WriteEnd {
         loop {
-            // Most writes are of a single chunk, and `send` costs the system less than `writev`.
-            let written = match &vector[..count] {
-                [slice] => self.stream.write(slice),
-                slices => self.stream.write_vectored(slices),
-            };
-            match written {
+            match write(&mut self.stream) {
                 Ok(0) => return WriteEnd::Broken(ErrorKind::WriteZero.into()),
                 Ok(count) => return WriteEnd::Took(count),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -338,7 +350,7 @@ mod tests {
         let socket = sockets.get_mut(Key::from_bits(1 << 32).unwrap()).unwrap();
         let segment = SockRef::from(&socket.stream).tcp_mss().unwrap() as usize;
         let bytes = vec![0; WRITE_BYTES_MAX];
-        let mut write = |count: usize| match socket.write([&b"head"[..], &bytes[..count - 4]].into_iter()) {
+        let mut write = |count: usize| match socket.write_slices([&b"head"[..], &bytes[..count - 4]].into_iter()) {
             WriteEnd::Took(count) => count,
             end @ (WriteEnd::Blocked | WriteEnd::Broken(_)) => panic!("{end:?}"),
         };
