@@ -17,17 +17,29 @@ pub const CACHE_LINE_BYTES: usize = 64;
 /// can be in flight.
 #[inline(always)]
 pub fn prefetch<T>(place: &T) {
+    prefetch_at(std::ptr::from_ref(place).cast());
+}
+
+/// Begins to fetch all cache lines of a value.
+#[inline]
+pub fn prefetch_value<T>(value: &T) {
+    let begin = std::ptr::from_ref(value).cast::<u8>();
+    for at in (0..size_of::<T>()).step_by(CACHE_LINE_BYTES) {
+        prefetch_at(begin.wrapping_add(at));
+    }
+}
+
+#[inline(always)]
+fn prefetch_at(place: *const u8) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the instruction is a hint: it writes nothing, and faults at no address, let alone at that of
-    // a reference.
+    // SAFETY: the instruction is a hint: it writes nothing, and faults at no address.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
+        _mm_prefetch::<_MM_HINT_T0>(place.cast());
     }
     #[cfg(target_arch = "aarch64")]
     // SAFETY: as above.
     unsafe {
-        let place = std::ptr::from_ref(place);
         std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) place, options(nostack, preserves_flags, readonly));
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

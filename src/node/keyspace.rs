@@ -43,8 +43,8 @@ pub(in crate::node) struct OwnVersion {
     pub(in crate::node) state: KeyState,
 }
 
-/// Bytes of items and index below which the processor's caches are assumed to hold them.
-const STORE_BYTES_MIN: u64 = 1024 * 1024;
+/// Bytes of items and their index entries below which the processor's caches are assumed to hold them.
+const STORE_BYTES_MIN: u64 = 768 * 1024;
 
 /// Keys below which prefetching does not pay.
 const PREFETCHED_KEYS_MIN: usize = 4;

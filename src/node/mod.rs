@@ -57,6 +57,7 @@ pub use schedule::{BACKLOG_UNTIL, Class, OUTPUT_UNTIL, Shares, Turns};
 pub use state::Action;
 
 use crate::base::memory::has_left;
+use crate::base::prefetch::prefetch_value;
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::filter::bloom::Bloom;
@@ -182,6 +183,11 @@ impl Node {
     /// their cache misses overlap. Changes no state.
     pub fn prefetch<'b>(&self, inputs: impl Iterator<Item = (ConnKey, &'b [u8])>) {
         conn::reader::prefetch(&self.state, inputs);
+    }
+
+    /// Prefetches the state of a connection that will be read next. Changes nothing.
+    pub fn prefetch_conn(&self, conn: ConnKey) {
+        self.state.conns.get(conn).into_iter().for_each(prefetch_value);
     }
 
     /// Processes bytes received on a connection: executes complete requests or frames up to the budget of a turn, and

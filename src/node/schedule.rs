@@ -132,15 +132,34 @@ impl Turns {
         first.pop_front().or_else(|| second.pop_front())
     }
 
+    /// The connection that the next [`Turns::pop`] takes.
+    pub fn next(&self, class: Class) -> Option<ConnKey> {
+        let Lanes { shallow, deep, was_shallow } = self.at(class);
+        let (first, second) = if *was_shallow { (deep, shallow) } else { (shallow, deep) };
+        first.front().or_else(|| second.front()).copied()
+    }
+
+    /// Queued connections of this class.
+    pub fn len(&self, class: Class) -> usize {
+        let lanes = self.at(class);
+        lanes.shallow.len() + lanes.deep.len()
+    }
+
     /// Whether a connection of this class is queued.
     pub fn has(&self, class: Class) -> bool {
-        let lanes = if class == Class::Links { &self.links } else { &self.clients };
-        !lanes.shallow.is_empty() || !lanes.deep.is_empty()
+        self.len(class) > 0
     }
 
     /// Whether no connection is queued.
     pub fn is_empty(&self) -> bool {
         !self.has(Class::Links) && !self.has(Class::Clients)
+    }
+
+    const fn at(&self, class: Class) -> &Lanes {
+        match class {
+            Class::Links => &self.links,
+            Class::Clients | Class::Due => &self.clients,
+        }
     }
 
     const fn of(&mut self, class: Class) -> &mut Lanes {

@@ -51,8 +51,9 @@ const CARRIED_OUT_TOGETHER: Duration = Duration::from_micros(100);
 /// The time of links and left-over output after which events are taken again before clients are served.
 const EVENTS_AGAIN_AFTER: Duration = Duration::from_micros(200);
 
-/// Events taken from the system at once.
-const EVENTS: usize = 1_024;
+/// Events taken from the system at once, and clients to be read from which on no further ones are taken: the system looks
+/// at each socket when it reports its event, and what it touched is still in the caches when the socket is read.
+const EVENTS: usize = 128;
 
 // No key gives a token this small: its generation would be 0.
 const LISTENER: Token = Token(0);
@@ -70,6 +71,8 @@ const CONNECTION: Interest = Interest::READABLE.add(Interest::WRITABLE);
 /// A node with its sockets.
 pub(super) struct Reactor {
     poll: Poll,
+    /// Reports the events of links once more, so that they are taken before those of many clients.
+    links: Poll,
     listener: Listener,
     /// Connections beyond `clients_max`.
     lobby: Lobby,
@@ -111,6 +114,7 @@ impl Reactor {
         let addr = SocketAddr::new(config.bind, config.listen_port);
         let mut listener = Listener::bind(addr).map_err(|error| ShellError::Bind(addr, error))?;
         let poll = Poll::new().map_err(system("wait for events"))?;
+        let links = Poll::new().map_err(system("wait for events of links"))?;
         let signals = Signals::register(poll.registry(), SIGNALS).map_err(system("listen to signals"))?;
         listener.register(poll.registry(), LISTENER).map_err(system("wait for connections"))?;
         let resolver = Resolver::new(&config.remote_peers, poll.registry(), RESOLVER)
@@ -125,6 +129,7 @@ impl Reactor {
         let mut reactor = Self {
             node: Node::new(for_node, seed, clock.read()),
             poll,
+            links,
             listener,
             lobby: Lobby::default(),
             resolver,
@@ -156,7 +161,10 @@ impl Reactor {
         let mut events = Events::with_capacity(EVENTS);
         while !self.node.is_drained() {
             let wait = self.wait();
-            self.take_events(&mut events, wait)?;
+            events.clear();
+            if !self.has_many_clients() {
+                take_events(&mut self.poll, &mut events, wait)?;
+            }
             self.iterate(&mut events)?;
         }
         log::info!("stopped");
@@ -186,8 +194,16 @@ impl Reactor {
     fn iterate(&mut self, events: &mut Events) -> Result<(), ShellError> {
         let now = self.clock.read();
         self.node.iteration_begins(now);
+        // Then the system may have further events, of links too.
+        let are_many = is_full(events) || self.has_many_clients();
         let mut signalled = self.note_all(events);
-        let is_calm = events.is_empty();
+        let is_calm = events.is_empty() && !are_many;
+        let mut links_are_noted = true;
+        if are_many {
+            take_events(&mut self.links, events, Some(Duration::ZERO))?;
+            self.note_all(events);
+            links_are_noted = !is_full(events);
+        }
         let is_busy = !self.ready.is_empty();
         self.accept(now);
         self.sort_lobby(now);
@@ -197,8 +213,7 @@ impl Reactor {
         let links_are_read =
             !self.has_input(Class::Links) || self.serve(Class::Links, self.clock.read_again(), links_until);
         self.shares.ended(Class::Links, links_are_read);
-        // If as many events came as fit, there may be more.
-        if links_are_read && events.iter().count() < EVENTS {
+        if links_are_read && links_are_noted {
             self.node.links_current(now);
         }
         let has_backlog = !self.unflushed.is_empty();
@@ -234,18 +249,8 @@ impl Reactor {
     /// for the next one; returns whether a signal came.
     #[cold]
     fn note_new(&mut self, events: &mut Events) -> Result<bool, ShellError> {
-        self.take_events(events, Some(Duration::ZERO))?;
+        take_events(&mut self.poll, events, Some(Duration::ZERO))?;
         Ok(self.note_all(events))
-    }
-
-    /// Takes events from the system, at most until `wait` has passed.
-    fn take_events(&mut self, events: &mut Events, wait: Option<Duration>) -> Result<(), ShellError> {
-        match self.poll.poll(events, wait) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => {
-                Err(ShellError::System("wait for events", error))
-            }
-            Ok(()) | Err(_) => Ok(()),
-        }
     }
 
     /// Notes events; returns whether a signal came.
@@ -283,6 +288,11 @@ impl Reactor {
         self.ready.has(class) || self.node.has_input(class)
     }
 
+    /// Whether so many clients are to be read that no further events of clients are taken.
+    fn has_many_clients(&self) -> bool {
+        self.ready.len(Class::Clients) >= EVENTS
+    }
+
     /// Runs a class for its share: reads of ready connections and steps of the node, in turns, until there is nothing
     /// to do or `until` is reached. Returns whether there was nothing left to do. `now` is read before the sockets: the
     /// time of arrival is not after the read.
@@ -317,6 +327,9 @@ impl Reactor {
             let Some(socket) = self.sockets.get_mut(key) else { continue };
             if !socket.leave_queue() {
                 continue;
+            }
+            if let Some(next) = self.ready.next(class) {
+                self.node.prefetch_conn(next);
             }
             // Read before each read of a socket, as for a single client: right also after a pause between two reads.
             if !self.arrivals.is_empty() {
@@ -411,7 +424,11 @@ impl Reactor {
                 Action::Connect(key, addr) => self.dial(key, addr),
                 Action::Flush(key) => {
                     let is_deep = self.node.outbound_bytes(key) > WRITE_BYTES_MAX;
-                    self.unflushed.push(self.node.class(key), key, is_deep);
+                    let class = self.node.class(key);
+                    self.unflushed.push(class, key, is_deep);
+                    if class == Class::Links {
+                        self.watch(key);
+                    }
                 }
                 Action::Close(key) => {
                     if self.sockets.remove(key) {
@@ -438,6 +455,17 @@ impl Reactor {
                 }
             }
         }
+    }
+
+    /// Registers the socket of a link, or of one that may become one, for [`Reactor::links`] too. If that fails, its events
+    /// are taken with all others.
+    fn watch(&mut self, key: ConnKey) {
+        #[cfg(unix)]
+        if let Some(socket) = self.sockets.get_mut(key) {
+            socket.watch(self.links.registry(), token_of(key), CONNECTION);
+        }
+        #[cfg(not(unix))]
+        let _ = key;
     }
 
     /// Starts a dial. The node gets the result in a later iteration, also if there was no socket for it: with the
@@ -489,8 +517,7 @@ impl Reactor {
         // Without it replies would wait for the acknowledgement of earlier ones. If it fails, the connection is broken
         // already, or works without it.
         let _ = stream.set_nodelay(true);
-        let token = Token(usize::try_from(key.to_bits()).unwrap_or(usize::MAX));
-        self.poll.registry().register(&mut stream, token, CONNECTION)?;
+        self.poll.registry().register(&mut stream, token_of(key), CONNECTION)?;
         Ok(stream)
     }
 
@@ -680,10 +707,102 @@ impl Arrival {
     }
 }
 
+fn token_of(key: ConnKey) -> Token {
+    Token(usize::try_from(key.to_bits()).unwrap_or(usize::MAX))
+}
+
+/// Takes events from the system, at most until `wait` has passed.
+fn take_events(poll: &mut Poll, events: &mut Events, wait: Option<Duration>) -> Result<(), ShellError> {
+    match poll.poll(events, wait) {
+        Err(error) if error.kind() != ErrorKind::Interrupted => {
+            Err(ShellError::System("wait for events", error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Whether as many events came as fit, so that there may be more.
+fn is_full(events: &Events) -> bool {
+    events.iter().nth(EVENTS - 1).is_some()
+}
+
 /// Queues a connection to be read, if it is readable and not queued yet.
 fn queue_read(socket: &mut Socket, key: ConnKey, ready: &mut Turns, node: &Node) {
     if socket.enter_queue() {
         let (class, is_deep) = node.queue_of(key);
         ready.push(class, key, is_deep);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EVENTS, Reactor, take_events};
+    use crate::config::Config;
+    use mio::Events;
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
+
+    struct Bench {
+        reactor: Reactor,
+        events: Events,
+    }
+
+    impl Bench {
+        fn start(remote_peers: Vec<String>) -> Self {
+            let config = Config { listen_port: 0, remote_peers, ..Config::default() };
+            let reload = Box::new(|| Err("no file".to_owned()));
+            Self { reactor: Reactor::start(config, reload).unwrap(), events: Events::with_capacity(EVENTS) }
+        }
+
+        fn addr(&self) -> SocketAddr {
+            self.reactor.listener.local_addr().unwrap()
+        }
+
+        /// One iteration, as in [`Reactor::run`], that waits for at most a millisecond.
+        fn iterate(&mut self) {
+            let Self { reactor, events } = self;
+            events.clear();
+            if !reactor.has_many_clients() {
+                take_events(&mut reactor.poll, events, Some(Duration::from_millis(1))).unwrap();
+            }
+            reactor.iterate(events).unwrap();
+        }
+    }
+
+    #[test]
+    fn frame_is_read_before_requests_of_more_clients_than_events_are_taken() {
+        let mut node = Bench::start(Vec::new());
+        let mut peer = Bench::start(vec![node.addr().to_string()]);
+        let both = |node: &mut Bench, peer: &mut Bench, until: &dyn Fn(&Reactor) -> bool| {
+            (0..10_000).find(|_| {
+                node.iterate();
+                peer.iterate();
+                until(&node.reactor)
+            })
+        };
+        both(&mut node, &mut peer, &|node| node.node.is_ready() && node.node.stats().frames > 0).unwrap();
+        let mut clients: Vec<TcpStream> =
+            (0..3 * EVENTS).map(|_| TcpStream::connect(node.addr()).unwrap()).collect();
+        both(&mut node, &mut peer, &|node| node.node.conns() > 3 * EVENTS).unwrap();
+        clients.iter_mut().for_each(|client| client.write_all(b"PING\n").unwrap());
+        let mut writer = TcpStream::connect(peer.addr()).unwrap();
+        writer.write_all(b"SET key:value\n").unwrap();
+        for _ in 0..20 {
+            peer.iterate();
+        }
+        let frames = node.reactor.node.stats().frames;
+        node.iterate();
+        assert!(node.reactor.node.stats().frames > frames, "the link waits for clients");
+        assert!(node.reactor.has_many_clients() || node.reactor.node.stats().requests < 3 * EVENTS as u64);
+        for mut client in clients {
+            client.set_nonblocking(true).unwrap();
+            let reply = (0..1_000).find_map(|_| {
+                node.iterate();
+                let mut reply = [0; 16];
+                client.read(&mut reply).ok().map(|count| reply[..count].to_vec())
+            });
+            assert!(reply.is_some_and(|reply| reply.ends_with(b"\n")), "a client gets no reply");
+        }
     }
 }

@@ -6,9 +6,14 @@ use crate::limits::BYTES_PER_STEP;
 use crate::node::ConnKey;
 use mio::event::Event;
 use mio::net::TcpStream;
+#[cfg(unix)]
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
+#[cfg(unix)]
+use std::os::fd::AsRawFd;
 
 /// Maximum bytes offered to the system by one write: without a limit one call copies all that fits its buffer, up to 16
 /// MiB, for milliseconds. A value of 256 KiB fits one write with the bytes around it.
@@ -79,6 +84,8 @@ pub(super) struct Socket {
     is_queued: bool,
     /// The last read went into the buffer of a large request: another one may follow.
     expects_large: bool,
+    /// Its events are reported twice.
+    is_watched: bool,
 }
 
 impl Socket {
@@ -93,6 +100,15 @@ impl Socket {
             is_stopped: false,
             is_queued: false,
             expects_large: false,
+            is_watched: false,
+        }
+    }
+
+    /// Registers it with a second poll, unless it was before.
+    #[cfg(unix)]
+    pub(super) fn watch(&mut self, registry: &Registry, token: Token, interest: Interest) {
+        if !std::mem::replace(&mut self.is_watched, true) {
+            let _ = registry.register(&mut SourceFd(&self.stream.as_raw_fd()), token, interest);
         }
     }
 
@@ -192,10 +208,7 @@ impl Socket {
 
     /// Writes once, at most [`WRITE_BYTES_MAX`] of the slices, or nothing if they are empty.
     #[inline(never)]
-    pub(super) fn write_slices<'b>(
-        &mut self,
-        slices: impl Iterator<Item = &'b [u8]> + Clone,
-    ) -> WriteEnd {
+    pub(super) fn write_slices<'b>(&mut self, slices: impl Iterator<Item = &'b [u8]> + Clone) -> WriteEnd {
         let (mut vector, mut count, room) = gather(slices.clone(), WRITE_BYTES_MAX);
         if room == 0 {
             (vector, count, _) = gather(slices, self.part_bytes());
@@ -350,10 +363,11 @@ mod tests {
         let socket = sockets.get_mut(Key::from_bits(1 << 32).unwrap()).unwrap();
         let segment = SockRef::from(&socket.stream).tcp_mss().unwrap() as usize;
         let bytes = vec![0; WRITE_BYTES_MAX];
-        let mut write = |count: usize| match socket.write_slices([&b"head"[..], &bytes[..count - 4]].into_iter()) {
-            WriteEnd::Took(count) => count,
-            end @ (WriteEnd::Blocked | WriteEnd::Broken(_)) => panic!("{end:?}"),
-        };
+        let mut write =
+            |count: usize| match socket.write_slices([&b"head"[..], &bytes[..count - 4]].into_iter()) {
+                WriteEnd::Took(count) => count,
+                end @ (WriteEnd::Blocked | WriteEnd::Broken(_)) => panic!("{end:?}"),
+            };
         let took = write(WRITE_BYTES_MAX);
         assert!(took > 4 && took % segment == 0, "{took} bytes, segments of {segment}");
         assert_eq!(write(WRITE_BYTES_MAX - 1), WRITE_BYTES_MAX - 1);
