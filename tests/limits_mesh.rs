@@ -126,6 +126,34 @@ fn requests_that_wait_for_other_nodes_are_counted_until_they_end_even_without_th
 }
 
 #[test]
+fn requests_wait_while_many_values_of_other_nodes_wait_to_be_sent() {
+    let (mut world, mut link) = with_unknown_peer(Limits::default());
+    world.driver.watch = None;
+    let client = world.driver.client();
+    world.driver.reads(client, false);
+    let value = "v".repeat(30_000);
+    let request = |n: u32| {
+        let keys: Vec<String> = (0..10).map(|key| format!("k{n}x{key}")).collect();
+        format!("GET {}\n", keys.join(","))
+    };
+    world.driver.send(client, (0..100).map(request).collect::<String>());
+    let mut most = 0;
+    for _ in 0..400 {
+        for (number, key) in queried(&mut world, &mut link) {
+            let hash = world.hash(&key);
+            let body = Body::Value { hash, version: 1, left_ms: None, value: value.as_bytes() };
+            world.send(&link, &[(number, body)]);
+        }
+        world.driver.read_some(client, 100_000);
+        most = most.max(world.stat("buffers_bytes"));
+    }
+    let bytes = world.driver.take_bytes(client).len();
+    assert!(bytes > 100 * 10 * 30_000, "{bytes} bytes");
+    // Each of the first requests has begun its lookups before a value comes.
+    assert!(most < 12 << 20, "{most} bytes");
+}
+
+#[test]
 fn queries_beyond_the_limit_of_a_peer_are_deferred() {
     let (mut world, mut link) = with_unknown_peer(Limits { lookups_per_peer: 2, ..Limits::default() });
     let all = clients(&mut world, 6);

@@ -271,11 +271,13 @@ const LIST: &[Command] = &[
         "Removes all keys of this node, and with MESH those of all linked nodes.",
         scan::flush,
     )
+    .takes_a_step()
     .scope(Scope::Mesh)
     .differs("Keys of this node; FLUSHALL MESH for all nodes.")
     .line("FLUSHALL", "[MESH]", Syntax::Words, "FLUSHED", "FLUSHALL MESH")
     .resp(-1, Keys::NONE),
     Command::new("FLUSHDB", "server", "Removes all keys of this node, as FLUSHALL does.", scan::flush)
+        .takes_a_step()
         .scope(Scope::Mesh)
         .differs("As FLUSHALL.")
         .resp(-1, Keys::NONE),

@@ -127,6 +127,10 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
     if let Some(slot) = slot
         && request.is_long()
     {
+        // Otherwise values of many requests would wait for this reply to be read.
+        if request.make_barrier() {
+            conn.in_flight().raise_barrier();
+        }
         request.begin_writing(pool.take());
         conn.replies.write_later(now.mono, slot, key);
     } else if let Some(request) = mesh.pending.remove(key) {
