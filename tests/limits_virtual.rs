@@ -387,7 +387,8 @@ fn work_that_requests_cause_beside_their_own_bytes_is_charged() {
     assert!(spent < 25_000, "{spent} keys");
     assert!(driver.call(client, &kit::resp(&["GET", "short"])).starts_with('$'));
     // New tables take as long as a step.
-    assert!((256..400).contains(&cost(&mut driver, &["FLUSHALL"])));
+    let flush = cost(&mut driver, &["FLUSHALL"]);
+    assert!((256..1_000).contains(&flush), "FLUSHALL costs {flush} keys");
 }
 
 #[test]
