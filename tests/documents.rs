@@ -7,6 +7,7 @@ mod common;
 
 use common::mesh::{free_port, wait_for_peers, wait_for_value};
 use common::server::Launch;
+use olivia::limits::{LIMIT_RANGES, MESH_RANGES};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -216,6 +217,19 @@ fn files_that_documents_name_exist() {
             let found = [folder.join(name), root().join(name)].iter().any(|path| path.exists());
             assert!(found, "{}: {name} does not exist", path.display());
         }
+    }
+}
+
+#[test]
+fn every_limit_is_listed_with_what_happens_beyond_it() {
+    let text = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let section = text.split("\n## ").find(|section| section.starts_with("Limits\n")).unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| ") && line.contains('`'));
+    let cells: Vec<Vec<&str>> = rows.map(|row| row.split('|').map(str::trim).collect()).collect();
+    let names = LIMIT_RANGES.iter().map(|range| range.name).chain(MESH_RANGES.iter().map(|range| range.name));
+    for name in names {
+        let row = cells.iter().find(|cells| cells.len() == 6 && cells[3].contains(&format!("`{name}`")));
+        assert!(row.is_some_and(|cells| !cells[4].is_empty()), "{name} is in no row of docs/operations.md");
     }
 }
 

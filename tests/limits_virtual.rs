@@ -364,9 +364,12 @@ fn work_that_requests_cause_beside_their_own_bytes_is_charged() {
         assert!(!reply.starts_with('-'), "{words:?}: {reply}");
         driver.node.spent() - before
     };
-    // A copied KiB is a key, and so are 128 cells of a table.
+    // A KiB in, out or copied is a key, and so are 128 cells of a table.
+    let large = "x".repeat(1 << 20);
     for (words, keys) in [
         (&["COPY", "big", "copy"][..], 1_024),
+        (&["SET", "large", &large], 1_024),
+        (&["GET", "large"], 1_024),
         (&["RENAME", "copy", "renamed"], 1_024),
         (&["SETRANGE", "new", "1000000", "x"], 976),
         (&["APPEND", "renamed", &"x".repeat(100_000)], 1_100),

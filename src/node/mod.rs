@@ -493,9 +493,12 @@ fn reconcile_changed(state: &mut State, now: Now) {
             conn::reconcile::reconcile(state, now, key);
         } else if !peer::link::reconcile_losses(state, now)
             && !conn::pending::reply_next(state, now, &mut budget)
-            && command::queued::run(state, now) == 0
         {
-            return;
+            let cost = command::queued::run(state, now);
+            state.runnable.has_stepped(cost);
+            if cost == 0 {
+                return;
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Commands that depend on old values: carried out once, by a peer for the node and by the node for a peer; and their
 //! outcome when peers refuse, are slow, break the link, or name other holders.
 
-use crate::kit::peer::{Face, Link, Received, World, deltas, executed, ms, remote_reply};
+use crate::kit::peer::{Face, Link, Received, World, bytes_of, deltas, executed, ms, remote_reply};
 use olivia::config::Config;
 use olivia::wire::encoder::Protocol;
 use olivia::wire::frame::{Arguments, Body, Hints, KeyState, RemoteCommand};
@@ -52,6 +52,26 @@ fn execute<'a>(words: &'a [&'a str], create: bool, deadline: u64, arguments: &'a
 
 fn resp(words: &str) -> String {
     crate::kit::resp(&words.split(' ').collect::<Vec<_>>())
+}
+
+#[test]
+fn work_of_commands_is_charged_to_the_link_that_sends_them() {
+    let mut world = World::new(Config::default());
+    world.call(&format!("SET big:{}\n", "x".repeat(1 << 20)));
+    let link = world.known(&Face::new(1));
+    world.driver.watch = None;
+    let mut all = Vec::new();
+    for number in 1..=50 {
+        let mut arguments = Vec::new();
+        let copy = execute(&["COPY", "big", "copy", "REPLACE"], true, LATE, &mut arguments);
+        all.extend(bytes_of(&[(number, copy)]));
+    }
+    let before = world.driver.node.spent();
+    world.driver.deliver(link.conn, &all);
+    let spent = world.driver.node.spent() - before;
+    assert!((1_024..3_000).contains(&spent), "{spent} keys in one call");
+    world.driver.run();
+    assert!(world.driver.node.spent() - before > 50 * 1_024);
 }
 
 #[test]

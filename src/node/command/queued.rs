@@ -11,7 +11,7 @@ use crate::node::lookup::forwarded::QueuedCommand;
 use crate::node::state::State;
 use crate::wire::remote_reply::RemoteReply;
 
-/// Runs all queued commands. Returns their cost in keys, at least one per command.
+/// Runs all queued commands. Returns their cost in keys, with the work that they cause, at least one per command.
 pub(in crate::node) fn run(state: &mut State, now: Now) -> usize {
     let mut cost = 0;
     while let Some(command) = state.mesh.queued_commands.next() {
@@ -20,7 +20,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now) -> usize {
             QueuedCommand::Own(lookup) => carry_out_own(state, now, lookup),
             QueuedCommand::Transaction(pending) => end_transaction(state, now, pending),
         };
-        cost += keys.max(1);
+        cost += keys.max(1) + state.keyspace.take_uncharged();
     }
     cost
 }

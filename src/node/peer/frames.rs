@@ -218,8 +218,7 @@ pub(in crate::node) fn execute(
                 refuse_peer(state, now, peer, &clock::VERSION_AHEAD);
                 return 1;
             }
-            floor::received(state, now, peer, request, Version(*version));
-            0
+            floor::received(state, now, peer, request, Version(*version))
         }
     };
     // An answer frees a slot, for which other lookups wait.

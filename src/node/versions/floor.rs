@@ -15,6 +15,10 @@ use crate::wire::frame::Body;
 /// Keys tested per step.
 const KEYS_PER_STEP: usize = 512;
 
+/// Cost of a new store in place of the cleared one, in keys, and lookups whose floors are raised at the cost of one.
+const CLEARED_KEYS: usize = 256;
+const LOOKUPS_PER_KEY: usize = 8;
+
 /// Removes all keys of this node, and sets the floor above all of its versions. Returns the floor.
 pub(in crate::node) fn raise(state: &mut State, now: Now) -> Version {
     let version = state.keyspace.stamp(now);
@@ -40,8 +44,14 @@ pub(in crate::node) fn send(state: &mut State, now: Now, peer: PeerKey) {
     }
 }
 
-/// Processes a FLOOR of a peer: with a number by a command, else because of a new link.
-pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, number: u32, version: Version) {
+/// Processes a FLOOR of a peer: with a number by a command, else because of a new link. Returns its cost in keys.
+pub(in crate::node) fn received(
+    state: &mut State,
+    now: Now,
+    peer: PeerKey,
+    number: u32,
+    version: Version,
+) -> usize {
     let is_new = raise_to(state, version);
     if number > 0 {
         state.keyspace.clear();
@@ -51,6 +61,8 @@ pub(in crate::node) fn received(state: &mut State, now: Now, peer: PeerKey, numb
     } else if is_new {
         state.mesh.versions.scan_floor_from(Some(ScanCursor::START));
     }
+    let cleared = if number > 0 { CLEARED_KEYS } else { 0 };
+    cleared + if is_new { state.mesh.lookups.len() / LOOKUPS_PER_KEY } else { 0 }
 }
 
 /// Whether [`step`] has work.
