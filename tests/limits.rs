@@ -52,8 +52,12 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
     // Unfinished requests, large and small, and replies that are not read.
     let large = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$8388608\r\n{}", "x".repeat(7 << 20));
     let small = format!("SET k:{}", "x".repeat(40_000));
+    let smaller = format!("SET k:{}", "x".repeat(2_000));
     // In RESP: to look for what needs quotes in the megabytes that the system takes is slow in a debug build.
     let unread = "*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n".repeat(100);
+    // Copied to the output, more of it in an iteration than sockets are offered.
+    other.call(&format!("SET copied:{}", "v".repeat(20_000)));
+    let copied = "*2\r\n$3\r\nGET\r\n$6\r\ncopied\r\n".repeat(100);
     let many = format!("*501\r\n$4\r\nMGET\r\n{}", "$3\r\nkey\r\n".repeat(500));
     let keys: String = (0..1_000).map(|at| format!("$3000\r\n{at:03000}\r\n")).collect();
     let watched = format!("*1001\r\n$5\r\nWATCH\r\n{keys}");
@@ -61,6 +65,8 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
     for (what, request, clients, bytes) in [
         ("large", &large, 15, large.len()),
         ("small", &small, 500, small.len()),
+        ("smaller", &smaller, 900, smaller.len()),
+        ("copied", &copied, 900, 100 * 1_024),
         ("unread", &unread, 100, 150 * 1_024),
         ("many", &many, 900, 500),
         ("watched", &watched, 40, watched.len()),

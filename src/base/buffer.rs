@@ -4,8 +4,8 @@
 //! buffers go back to the pool, which keeps a few and frees the rest. Not a ring: the front is only
 //! moved when less than half of the buffer is in use, so the bytes are always one slice.
 //!
-//! Large buffers have memory maps of their own, since the allocator of the process returns only the end of its heap to
-//! the system, and kept 40 to 270 MiB of buffers of connections that were closed.
+//! All but the smallest buffers have memory maps of their own, since the allocator of the process returns only the end
+//! of its heap to the system, and kept 40 to 270 MiB of buffers of connections that were closed.
 
 use super::memory;
 use super::shared_bytes::SharedBytes;
@@ -13,8 +13,8 @@ use memmap2::MmapMut;
 use std::fmt;
 use std::rc::Rc;
 
-/// Bytes above which a buffer has a map of its own.
-const SMALL_MAX: usize = 16 * 1024;
+/// Bytes above which a buffer has a map of its own: ten thousand smaller ones take 5 MiB of the heap.
+pub const SMALL_MAX: usize = 512;
 
 /// Bytes of the maps that the pool keeps.
 const MAP_BYTES: usize = 64 * 1024;
@@ -82,12 +82,13 @@ impl Mapped {
         self.touched = self.touched.max(self.len);
     }
 
-    /// Appends bytes; false if there is no room for them.
-    fn append(&mut self, bytes: &[u8]) -> bool {
-        let Some(room) = self.room().get_mut(..bytes.len()) else { return false };
-        room.copy_from_slice(bytes);
-        self.filled(bytes.len());
-        true
+    /// Appends as many of the bytes as there is room for; returns their number.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> usize {
+        let room = self.room();
+        let count = bytes.len().min(room.len());
+        room[..count].copy_from_slice(&bytes[..count]);
+        self.filled(count);
+        count
     }
 
     /// Drops bytes at the front; false if the memory is shared.
@@ -102,8 +103,7 @@ impl Mapped {
 #[derive(Debug)]
 enum Bytes {
     Small(Vec<u8>),
-    /// Boxed, since most connections never have one.
-    Mapped(Box<Mapped>),
+    Mapped(Mapped),
 }
 
 /// Bytes in, at the back; bytes out, at the front.
@@ -164,9 +164,6 @@ impl Buffer {
         let needed = self.len() + more.len();
         match &mut self.bytes {
             Bytes::Small(bytes) if bytes.len() + more.len() <= SMALL_MAX && expected <= SMALL_MAX => {
-                if bytes.capacity() == 0 {
-                    *bytes = pool.take();
-                }
                 bytes.try_reserve(more.len()).map_err(|_| OutOfMemory)?;
                 bytes.extend_from_slice(more);
                 return Ok(());
@@ -195,9 +192,9 @@ impl Buffer {
     }
 
     fn move_to(&mut self, mut mapped: Mapped, pool: &mut Pool) {
-        if mapped.append(self.as_slice()) {
+        if mapped.append(self.as_slice()) == self.len() {
             self.release(pool);
-            self.bytes = Bytes::Mapped(Box::new(mapped));
+            self.bytes = Bytes::Mapped(mapped);
         }
     }
 
@@ -247,9 +244,8 @@ impl Buffer {
     /// Drops all bytes and returns the memory to the pool.
     pub fn release(&mut self, pool: &mut Pool) {
         self.start = 0;
-        match std::mem::replace(&mut self.bytes, Bytes::Small(Vec::new())) {
-            Bytes::Small(bytes) => pool.give(bytes),
-            Bytes::Mapped(bytes) => pool.give_mapped(*bytes),
+        if let Bytes::Mapped(bytes) = std::mem::replace(&mut self.bytes, Bytes::Small(Vec::new())) {
+            pool.give_mapped(bytes);
         }
     }
 }
@@ -273,7 +269,7 @@ impl Pool {
 
     /// An empty vector, with memory from an earlier use if there is one.
     pub fn take(&mut self) -> Vec<u8> {
-        let Some(bytes) = self.free.pop() else { return Vec::with_capacity(512) };
+        let Some(bytes) = self.free.pop() else { return Vec::with_capacity(SMALL_MAX) };
         self.held -= bytes.capacity();
         bytes
     }
@@ -290,7 +286,10 @@ impl Pool {
     }
 
     /// An empty map with room for `bytes`.
-    fn map(&mut self, bytes: usize) -> Result<Mapped, OutOfMemory> {
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] if the system has no memory.
+    pub(super) fn map(&mut self, bytes: usize) -> Result<Mapped, OutOfMemory> {
         let pooled = if bytes <= MAP_BYTES { self.maps.pop() } else { None };
         self.held -= pooled.as_ref().map_or(0, |map| map.len());
         // The memory of a pooled map is resident.
@@ -303,15 +302,6 @@ impl Pool {
             }
         };
         Ok(Mapped { map, len: 0, touched })
-    }
-
-    /// Moves the bytes of a vector into a map, and keeps the vector for later use. Returns the vector if the system has
-    /// no memory for a map.
-    pub fn move_to_map(&mut self, bytes: Vec<u8>) -> Result<Mapped, Vec<u8>> {
-        let Ok(mut mapped) = self.map(bytes.len()) else { return Err(bytes) };
-        mapped.append(&bytes);
-        self.give(bytes);
-        Ok(mapped)
     }
 
     /// Copies bytes into a map that can be shared, and is returned to the system with its last owner; `None` if the
@@ -361,8 +351,7 @@ mod tests {
         assert_eq!(buffer.as_slice(), b"llo");
         buffer.consume(9, &mut pool);
         assert!(buffer.is_empty());
-        assert_eq!(buffer.held(), 0);
-        assert!(pool.held() >= 5);
+        assert_eq!((buffer.held(), pool.held()), (0, 0));
     }
 
     #[test]

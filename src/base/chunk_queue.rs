@@ -3,16 +3,16 @@
 //! Replies are appended to the last chunk; one that has reached [`CHUNK_BYTES`] is sealed, and the next reply
 //! begins another. So a long queue is neither copied when it grows nor moved when its front is sent, and what
 //! was sent is freed chunk by chunk. Shared bytes are a chunk of their own, and are never copied.
+//!
+//! Chunks are filled in the heap. [`ChunkQueue::move_to_maps`] is for those that stay: the allocator returns only the
+//! end of its heap to the system, so one small allocation there would keep all memory before it.
 
-use super::buffer::{Mapped, Pool};
+use super::buffer::{Mapped, Pool, SMALL_MAX};
 use super::shared_bytes::SharedBytes;
 use std::collections::VecDeque;
 
 /// Bytes from which on a chunk is sealed. With one reply more it still fits the pool.
 pub const CHUNK_BYTES: usize = 32 * 1024;
-
-/// Bytes of a chunk above which it gets a map of its own while it waits for its socket.
-const LARGE_BYTES: usize = 16 * 1024;
 
 /// Bytes that are moved to maps at a time: about 0.1 ms, most of it for the memory of the maps.
 const MOVED_BYTES: usize = 256 * 1024;
@@ -44,6 +44,14 @@ impl Chunk {
             Self::Shared(bytes) => bytes.len(),
         }
     }
+
+    /// Bytes of memory in the heap.
+    fn in_heap(&self) -> usize {
+        match self {
+            Self::Owned(bytes) => bytes.capacity(),
+            Self::Mapped(_) | Self::Shared(_) => 0,
+        }
+    }
 }
 
 /// Chunks before the last one.
@@ -54,8 +62,73 @@ struct Sealed {
     bytes: usize,
     /// Bytes of memory of `chunks`.
     held: usize,
+    /// Those of them in the heap.
+    in_heap: usize,
     /// Chunks at the front that [`ChunkQueue::move_to_maps`] need not examine again: in maps, small or shared.
     settled: usize,
+}
+
+impl Sealed {
+    fn insert(&mut self, at: usize, chunk: Chunk) {
+        self.bytes += chunk.as_slice().len();
+        self.held += chunk.held();
+        self.in_heap += chunk.in_heap();
+        self.chunks.insert(at, chunk);
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Chunk> {
+        let chunk = self.chunks.remove(at)?;
+        self.bytes -= chunk.as_slice().len();
+        self.held -= chunk.held();
+        self.in_heap -= chunk.in_heap();
+        Some(chunk)
+    }
+
+    /// Moves the first chunk that is not settled to a map, from its byte `start` on, unless it is small; returns the
+    /// bytes moved.
+    fn settle(&mut self, start: usize, pool: &mut Pool) -> usize {
+        let mut bytes = match self.remove(self.settled) {
+            Some(Chunk::Owned(bytes)) => bytes,
+            Some(chunk @ (Chunk::Mapped(_) | Chunk::Shared(_))) => {
+                self.insert(self.settled, chunk);
+                self.settled += 1;
+                return 0;
+            }
+            None => return 0,
+        };
+        let mut rest = &bytes[start..];
+        rest = &rest[self.append_to_settled(rest)..];
+        while rest.len() > SMALL_MAX
+            && let Ok(map) = pool.map(rest.len())
+        {
+            self.insert(self.settled, Chunk::Mapped(map));
+            self.settled += 1;
+            rest = &rest[self.append_to_settled(rest)..];
+        }
+        let (left, moved) = (rest.len(), bytes.len() - start);
+        if left == 0 {
+            pool.give(bytes);
+        } else {
+            bytes.drain(..bytes.len() - left);
+            if left <= SMALL_MAX {
+                bytes.shrink_to_fit();
+            }
+            self.insert(self.settled, Chunk::Owned(bytes));
+            self.settled += 1;
+        }
+        moved
+    }
+
+    /// Appends as many bytes as fit to the last settled chunk, if it is in a map; returns their number.
+    fn append_to_settled(&mut self, bytes: &[u8]) -> usize {
+        let last = self.settled.checked_sub(1).and_then(|at| self.chunks.get_mut(at));
+        let Some(Chunk::Mapped(map)) = last else { return 0 };
+        let held = map.held();
+        let count = map.append(bytes);
+        self.bytes += count;
+        self.held += map.held() - held;
+        count
+    }
 }
 
 /// A queue of bytes; see the module. Holds no memory while empty.
@@ -93,6 +166,11 @@ impl ChunkQueue {
     #[inline]
     pub fn single(&self) -> Option<&[u8]> {
         if self.sealed.is_none() { self.last.get(self.start..) } else { None }
+    }
+
+    /// Bytes of memory in the heap. O(1).
+    pub fn in_heap(&self) -> usize {
+        self.sealed.as_ref().map_or(0, |sealed| sealed.in_heap) + self.last.capacity()
     }
 
     /// The unsent bytes of the first chunk; empty only if the queue is.
@@ -138,17 +216,6 @@ impl ChunkQueue {
         pool.give(std::mem::replace(&mut self.last, chunk));
     }
 
-    /// Appends a piece of a long output: in a map, unless it is small.
-    pub fn push_piece(&mut self, piece: Vec<u8>, pool: &mut Pool) {
-        if piece.len() <= LARGE_BYTES {
-            return self.push_chunk(piece, pool);
-        }
-        if !self.last.is_empty() {
-            self.seal();
-        }
-        self.push_sealed(pool.move_to_map(piece).map_or_else(Chunk::Owned, Chunk::Mapped));
-    }
-
     /// Appends shared bytes as a chunk.
     pub fn push_shared(&mut self, bytes: SharedBytes, pool: &mut Pool) {
         if bytes.is_empty() {
@@ -167,62 +234,59 @@ impl ChunkQueue {
         self.push_sealed(Chunk::Owned(chunk));
     }
 
-    /// Moves large chunks to maps of their own, which are returned to the system as soon as they are sent: for a queue
-    /// that waits for its socket. At most 256 KiB per call, from the front, and at least one chunk; each is examined
-    /// once. Without memory for maps the chunks stay.
+    /// Moves chunks to maps, which return to the system as soon as they are sent, and small ones to memory of their
+    /// size. At most 256 KiB per call, from the front, and at least one chunk; each is examined once. Without memory for
+    /// maps the chunks stay.
+    #[inline(never)]
     pub fn move_to_maps(&mut self, pool: &mut Pool) {
-        if self.last.len() > LARGE_BYTES {
+        if self.last.len() > SMALL_MAX || self.sealed.is_some() && !self.last.is_empty() {
             self.seal();
+        } else if self.last.capacity() > SMALL_MAX {
+            let small = self.last.clone();
+            pool.give(std::mem::replace(&mut self.last, small));
         }
         let Some(sealed) = &mut self.sealed else { return };
         let mut moved = 0;
-        while moved < MOVED_BYTES
-            && let Some(chunk) = sealed.chunks.get_mut(sealed.settled)
-        {
-            sealed.settled += 1;
-            if let Chunk::Owned(bytes) = chunk
-                && bytes.len() > LARGE_BYTES
-            {
-                moved += bytes.len();
-                sealed.held -= bytes.capacity();
-                *chunk = pool.move_to_map(std::mem::take(bytes)).map_or_else(Chunk::Owned, Chunk::Mapped);
-                sealed.held += chunk.held();
-            }
+        while moved < MOVED_BYTES && sealed.settled < sealed.chunks.len() {
+            let start = if sealed.settled == 0 { std::mem::take(&mut self.start) } else { 0 };
+            moved += sealed.settle(start, pool);
         }
     }
 
     fn push_sealed(&mut self, chunk: Chunk) {
         let sealed = self.sealed.get_or_insert_default();
-        sealed.bytes += chunk.as_slice().len();
-        sealed.held += chunk.held();
-        sealed.chunks.push_back(chunk);
+        sealed.insert(sealed.chunks.len(), chunk);
     }
 
     /// Removes `count` bytes at the front, all if there are fewer. O(chunks freed).
     pub fn consume(&mut self, count: usize, pool: &mut Pool) {
         self.start += count.min(self.len());
-        while let Some(sealed) = &mut self.sealed {
-            match sealed.chunks.front() {
-                Some(first) if self.start < first.as_slice().len() => return,
-                Some(first) => {
-                    let bytes = first.as_slice().len();
-                    self.start -= bytes;
-                    sealed.bytes -= bytes;
-                    sealed.held -= first.held();
-                    sealed.settled = sealed.settled.saturating_sub(1);
-                    match sealed.chunks.pop_front() {
-                        Some(Chunk::Owned(bytes)) => pool.give(bytes),
-                        Some(Chunk::Mapped(bytes)) => pool.give_mapped(bytes),
-                        Some(Chunk::Shared(_)) | None => {}
-                    }
-                }
-                None => self.sealed = None,
-            }
+        if self.sealed.is_some() {
+            self.free_sent(pool);
         }
-        if self.start == self.last.len() {
+        if self.start == self.last.len() && self.sealed.is_none() {
             pool.give(std::mem::take(&mut self.last));
             self.start = 0;
         }
+    }
+
+    /// Frees the sealed chunks that are sent.
+    #[inline(never)]
+    fn free_sent(&mut self, pool: &mut Pool) {
+        let Some(sealed) = &mut self.sealed else { return };
+        while let Some(first) = sealed.chunks.front() {
+            if self.start < first.as_slice().len() {
+                return;
+            }
+            self.start -= first.as_slice().len();
+            sealed.settled = sealed.settled.saturating_sub(1);
+            match sealed.remove(0) {
+                Some(Chunk::Owned(bytes)) => pool.give(bytes),
+                Some(Chunk::Mapped(bytes)) => pool.give_mapped(bytes),
+                Some(Chunk::Shared(_)) | None => {}
+            }
+        }
+        self.sealed = None;
     }
 
     /// Moves `count` bytes, all if there are fewer, from the front to the end of another queue. Shared bytes are not
@@ -253,7 +317,7 @@ impl ChunkQueue {
 
 #[cfg(test)]
 mod tests {
-    use super::{CHUNK_BYTES, ChunkQueue};
+    use super::{CHUNK_BYTES, ChunkQueue, MOVED_BYTES, SMALL_MAX};
     use crate::base::buffer::Pool;
     use crate::base::rng::Rng;
     use std::collections::VecDeque;
@@ -270,14 +334,21 @@ mod tests {
             if rng.one_in(2) == grows {
                 let bytes = vec![step.to_le_bytes()[0]; draw(&mut rng, size)];
                 model.extend(&bytes);
-                match step % 4 {
+                match step % 3 {
                     0 => queue.push_chunk(bytes, &mut pool),
                     1 => queue.push_shared(bytes.into(), &mut pool),
-                    2 => queue.push_piece(bytes, &mut pool),
                     _ => queue.back(&mut pool).extend_from_slice(&bytes),
                 }
             } else if rng.one_in(10) {
+                let bytes = queue.len();
                 queue.move_to_maps(&mut pool);
+                assert!(
+                    bytes > MOVED_BYTES
+                        || queue.in_heap()
+                            <= queue.sealed.as_ref().map_or(1, |sealed| sealed.chunks.len()) * SMALL_MAX,
+                    "{}",
+                    queue.in_heap()
+                );
             } else if rng.one_in(10) {
                 let (mut moved, count) = (ChunkQueue::new(), draw(&mut rng, size));
                 queue.move_front(count, &mut moved, &mut pool);
@@ -293,7 +364,7 @@ mod tests {
             }
             assert_eq!((queue.len(), queue.is_empty()), (model.len(), model.is_empty()));
             assert_eq!(queue.front().is_empty(), queue.is_empty());
-            assert!(queue.held() >= queue.len());
+            assert!(queue.held() >= queue.len() && queue.held() >= queue.in_heap());
         }
         queue.release(&mut pool);
         assert_eq!((queue.len(), queue.held()), (0, 0));

@@ -1,5 +1,6 @@
 //! Consistency checks of counts and references, for simulations and tests only.
 
+use crate::base::buffer::SMALL_MAX;
 use crate::node::conn::role::Role;
 use crate::node::lookup::answers::Answer;
 use crate::node::lookup::pending_request::PendingRequest;
@@ -21,6 +22,10 @@ fn conns(state: &State) {
     let is_left = |request: &&PendingRequest| state.conns.get(request.conn()).is_none();
     let left: usize = state.mesh.pending.iter().filter(is_left).map(PendingRequest::memory_bytes).sum();
     assert_eq!(held + left + state.tasks.held(), state.buffered.bytes(), "bytes of buffers");
+    let in_heap: usize = state.conns.iter().map(|(_, conn)| conn.in_heap).sum();
+    assert_eq!(in_heap, state.buffered.in_heap(), "bytes of output in the heap");
+    let long = state.conns.iter().filter(|(_, conn)| conn.outbound.len() > SMALL_MAX);
+    long.for_each(|(_, conn)| assert_eq!(conn.in_heap, conn.outbound.in_heap(), "output in the heap"));
     let of_nodes = state.conns.iter().filter(|(_, conn)| conn.is_of_mesh()).count();
     assert_eq!(of_nodes, state.mesh.conns(), "connections of the mesh");
     for (key, conn) in state.conns.iter() {

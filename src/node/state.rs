@@ -217,6 +217,7 @@ pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: Clos
     conn.release(&mut state.pool);
     // Requests that wait for other nodes stay until their lookups have ended.
     state.buffered.replace(conn.accounted(), conn.bytes_of_requests());
+    state.buffered.replace_in_heap(conn.in_heap, 0);
     if state.pool.holds_much() {
         let at = conn.last_active().after(POOL_KEPT_FOR);
         state.pool_alarm.arm(&mut state.timers, at, Timer::Pool);

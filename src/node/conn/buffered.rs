@@ -9,10 +9,15 @@ const BYTES_PER_PROBE: usize = 1 << 20;
 /// Bytes of buffers in use up to which those that are kept for later use are freed.
 const FEW_BYTES: usize = 256 * 1024;
 
+/// Bytes of output in the heap above which more is moved to maps, whether its socket takes it or not.
+const HEAP_BYTES: usize = 2 << 20;
+
 /// The sum of the bytes of all buffers; see the module.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Buffered {
     bytes: usize,
+    /// Bytes of output in the heap.
+    in_heap: usize,
     /// The sum at the last check of the system's memory, or the smallest one since.
     at_probe: usize,
 }
@@ -25,6 +30,23 @@ impl Buffered {
     /// Whether few bytes are in use.
     pub(in crate::node) const fn are_few(&self) -> bool {
         self.bytes <= FEW_BYTES
+    }
+
+    /// Bytes of output in the heap.
+    pub(in crate::node) const fn in_heap(&self) -> usize {
+        self.in_heap
+    }
+
+    /// Whether much output is in the heap.
+    #[inline]
+    pub(super) const fn has_much_in_heap(&self) -> bool {
+        self.in_heap > HEAP_BYTES
+    }
+
+    /// Replaces the bytes of output of a connection in the heap.
+    #[inline]
+    pub(in crate::node) const fn replace_in_heap(&mut self, before: usize, after: usize) {
+        self.in_heap = self.in_heap - before + after;
     }
 
     /// Replaces the `before` bytes of a connection or a task by `after`.

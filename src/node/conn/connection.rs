@@ -67,6 +67,8 @@ pub struct Conn {
     pub(super) account: Account,
     /// Its part of the bytes counted against `buffers_max`.
     pub(super) accounted: usize,
+    /// Its part of the bytes of output in the heap.
+    pub(in crate::node) in_heap: usize,
     /// Bytes still to come of a frame that is skipped.
     pub(super) skip: usize,
     /// Of a link: a long frame that arrives in fragments.
@@ -132,6 +134,7 @@ impl Conn {
             alarm: Alarm::default(),
             account: Account::default(),
             accounted: 0,
+            in_heap: 0,
             skip: 0,
             fragments: None,
             in_flight: None,

@@ -2,7 +2,9 @@
 //!
 //! Code that changes a connection only marks it as dirty; the consequences of a change are decided here alone.
 
+use crate::base::buffer::{Pool, SMALL_MAX};
 use crate::base::time::Now;
+use crate::node::conn::buffered::Buffered;
 use crate::node::conn::connection::Conn;
 use crate::node::conn::phase::{CloseReason, Phase};
 use crate::node::conn::role::Role;
@@ -33,8 +35,8 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
         conn.is_stopped = must_stop;
         actions.push_back(if must_stop { Action::StopReading(key) } else { Action::ResumeReading(key) });
     }
-    if conn.waits_since.is_some() {
-        conn.outbound.move_to_maps(pool);
+    if conn.outbound.len() > SMALL_MAX || conn.in_heap > 0 || conn.waits_since.is_some() {
+        settle_output(conn, buffered, pool);
     }
     let held = conn.held();
     buffered.replace(conn.accounted, held);
@@ -52,11 +54,24 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     while state.buffered.are_over(state.config.limits.buffers_max) && close_stalled(state, now) {}
 }
 
-/// Frees the pooled buffers if few are in use, a while after a connection that held some was closed; else later: memory
-/// between them is not returned to the system.
+/// Moves the output of a connection to maps if its socket does not take it or much output is in the heap, and accounts
+/// for what stays there.
+#[inline(never)]
+fn settle_output(conn: &mut Conn, buffered: &mut Buffered, pool: &mut Pool) {
+    if conn.waits_since.is_some() || buffered.has_much_in_heap() {
+        conn.outbound.move_to_maps(pool);
+    }
+    let in_heap = conn.outbound.in_heap();
+    buffered.replace_in_heap(conn.in_heap, in_heap);
+    conn.in_heap = in_heap;
+}
+
+/// Frees the pooled buffers, and memory for marks, if few are in use, a while after a connection that held some was
+/// closed; else later: memory between them is not returned to the system.
 pub(in crate::node) fn release_pool(state: &mut State, now: Now) {
     if state.buffered.are_few() {
         state.pool.clear();
+        state.latency.spare = Vec::new();
     } else if state.pool.holds_much() {
         state.pool_alarm.arm(&mut state.timers, now.mono.after(POOL_KEPT_FOR), Timer::Pool);
     }

@@ -273,7 +273,7 @@ impl PendingRequest {
             let mut piece = pool.take();
             let written = put_escaped_piece(&mut piece, writer.quoted.as_slice(), QUOTED_BYTES);
             cost += piece.len();
-            outbound.push_piece(piece, pool);
+            outbound.push_chunk(piece, pool);
             writer.quoted = writer.quoted.slice(written..usize::MAX);
         }
         if !writer.quoted.is_empty() {
@@ -285,10 +285,10 @@ impl PendingRequest {
         }
         cost += writer.reply.len();
         if writer.next == self.answers.len() {
-            outbound.push_piece(writer.reply.end(), pool);
+            outbound.push_chunk(writer.reply.end(), pool);
             return (cost, true);
         }
-        outbound.push_piece(writer.reply.take_written(Vec::new()), pool);
+        outbound.push_chunk(writer.reply.take_written(Vec::new()), pool);
         self.writer = Some(writer);
         (cost, false)
     }
@@ -355,7 +355,7 @@ impl PendingRequest {
             if outbound.is_empty() {
                 prefetch_bytes(&bytes.as_slice()[..bytes.len().min(BYTES_PER_STEP)]);
             }
-            outbound.push_piece(written, pool);
+            outbound.push_chunk(written, pool);
             shared += bytes.len();
             outbound.push_shared(bytes, pool);
             if !writer.quoted.is_empty() {
