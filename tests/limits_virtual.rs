@@ -430,6 +430,11 @@ fn large_value_is_sent_as_it_was_however_its_key_changes_meanwhile() {
             (resp(&["MGET", "k", "x"]), format!("*2\r\n{}$-1\r\n", bulk(value))),
             (resp(&["GETRANGE", "k", &first, &last]), bulk(range)),
             ("GET k\n1:PING\n".to_owned(), String::new()),
+            (
+                resp(&["MULTI"]) + &resp(&["GETSET", "k", value]) + &resp(&["PING"]) + &resp(&["EXEC"]),
+                format!("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n{}+PONG\r\n", bulk(value)),
+            ),
+            (resp(&["SET", "k", "x", "GET"]) + &resp(&["GETDEL", "k"]), bulk(value) + "$1\r\nx\r\n"),
         ];
         for change in [resp(&["DEL", "k"]), resp(&["APPEND", "k", "x"])] {
             let readers: Vec<ClientId> = requests

@@ -12,6 +12,7 @@ use crate::node::command::tasks;
 use crate::node::command::transaction;
 use crate::node::conn::connection::{ClientProtocol, Conn};
 use crate::node::conn::measure;
+use crate::node::conn::pending;
 use crate::node::conn::phase::CloseReason;
 use crate::node::conn::reconcile::limit_unauthenticated;
 use crate::node::conn::session::Session;
@@ -402,6 +403,13 @@ fn apply_effect<'a>(
             measure::note_written(state, now, key);
             read::begin_pending(state, now, key, head, keys, form, first_absent);
             measure::note_held(state, now, key, CommandClass::Lookup, command.index);
+        }
+        Ok(Effect::Show(form, values)) => {
+            let (head, keys) = (call.reply.head(), call.keys());
+            give_back(state, now, key, call.reply.discard(), unsent_before);
+            measure::note_written(state, now, key);
+            pending::begin_shown(state, key, head, form, keys, values);
+            measure::note_held(state, now, key, command.class(), command.index);
         }
         Ok(Effect::DumpFilter) => {
             let head = call.reply.head();

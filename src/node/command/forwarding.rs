@@ -25,7 +25,7 @@ use crate::node::lookup::answers::Answer;
 use crate::node::lookup::broadcast;
 use crate::node::lookup::forward;
 use crate::node::lookup::forwarded::{Failure, ForwardedCommand, OnMissing, PeerCommand, Request};
-use crate::node::lookup::key_reply::{KeyReply, Shape};
+use crate::node::lookup::key_reply::{Found, KeyReply, Shape};
 use crate::node::lookup::pending_request::{PendingRequest, Waiter};
 use crate::node::lookup::placement::{self, Verdict};
 use crate::node::lookup::table::Task;
@@ -551,6 +551,13 @@ pub(in crate::node) fn carry_out_one(
         Ok(Effect::Reply) => put_reply(results, protocol, &call.reply),
         Ok(Effect::LookUp(form, _)) => {
             read_here(state, &mut call, &form);
+            put_reply(results, protocol, &call.reply);
+        }
+        Ok(Effect::Show(form, values)) => {
+            form.begin(&mut call.reply, values.len());
+            for (key, value) in call.keys().zip(&values) {
+                form.put(&mut call.reply, now, key, Some(Found { value: value.as_slice(), until: None }));
+            }
             put_reply(results, protocol, &call.reply);
         }
         Ok(

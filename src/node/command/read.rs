@@ -108,6 +108,9 @@ pub(in crate::node) fn begin_pending(
     let Some(request) = pending::begin(state, conn, head, form, true, keys.iter()) else { return };
     let mut begun = Vec::new();
     let wants_value = form.wanted == Wanted::Value;
+    if wants_value {
+        state.stats.keys_read(keys.len());
+    }
     let mut local = |key| {
         let hashed = state.keyspace.key(key);
         state.keyspace.peek(now, hashed).map_or(0, |item| form.shown(item.value.len()).len())

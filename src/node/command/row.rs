@@ -1,5 +1,6 @@
 //! The row of a command in the table, and a call of a command.
 
+use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::limits::KEYS_PER_STEP;
 use crate::node::command::error::{CommandError, NO_INTEGER};
@@ -200,6 +201,8 @@ pub enum Effect {
     /// Nothing is written, and the arguments are keys. The one at this index may be on another node, or makes the reply
     /// long; each key before it is on this node or on none.
     LookUp(KeyReply, usize),
+    /// Nothing is written: the long reply shows these values for its keys, whatever becomes of the keys.
+    Show(KeyReply, Vec<SharedBytes>),
     /// Nothing is written: the reply is a filter dump.
     DumpFilter,
     /// Nothing is written: the scan continues in steps.
@@ -249,8 +252,13 @@ impl<'a> Call<'a> {
 
     /// Returns an error if the reply is longer than `reply_bytes_max`.
     pub(in crate::node) fn check_length(&self, state: &State) -> Result<(), CommandError<'a>> {
+        self.check_bytes(state, self.reply.len())
+    }
+
+    /// The same for a reply of this many bytes.
+    pub(in crate::node) fn check_bytes(&self, state: &State, bytes: usize) -> Result<(), CommandError<'a>> {
         let limit_bytes = state.config.limits.reply_bytes_max;
-        if self.reply.len() <= limit_bytes as usize {
+        if bytes <= limit_bytes as usize {
             return Ok(());
         }
         Err(CommandError::ReplyTooLong(ReplyTooLong { limit_bytes, keys: self.keys().len() }))

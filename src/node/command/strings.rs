@@ -6,6 +6,7 @@ use crate::node::command::read::read;
 use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::command::time::TimeForm;
 use crate::node::lookup::key_reply::{KeyReply, Shape};
+use crate::node::lookup::pending_request::LONG_REPLY_BYTES;
 use crate::node::state::State;
 use crate::store::{Expiry, Full, HashedKey, PREFETCH_MAX};
 use crate::wire::args::Args;
@@ -29,6 +30,15 @@ static VALUE: KeyReply = KeyReply {
 
 /// The reply of MGET: an array of values.
 static VALUES: KeyReply = KeyReply { shape: Shape::Array, ..VALUE };
+
+/// The reply of commands that return the value of a key before they change the key.
+static OLD_VALUE: KeyReply = KeyReply {
+    write: |reply, _, _, found| match found {
+        Some(found) => reply.bulk(found.value),
+        None => reply.null(),
+    },
+    ..VALUE
+};
 
 /// GET.
 pub(super) fn get<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
@@ -61,6 +71,9 @@ fn set_pairs<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     make_room(state, call.now, pairs.len(), pairs.clone().map(|[key, value]| key.len() + value.len()))?;
     if call.reply.is_line() {
         for [key, value] in pairs.clone() {
+            if value.len() > LONG_REPLY_BYTES {
+                return set_and_share(state, call);
+            }
             call.reply.key(key);
             call.reply.bulk(value);
         }
@@ -79,6 +92,21 @@ fn set_pairs<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     }
     state.keyspace.keep_up(call.now);
     Ok(Effect::Reply)
+}
+
+/// Sets pairs for which there is room; the reply shows them without a copy.
+#[cold]
+fn set_and_share<'a>(state: &mut State, call: &Call<'a>) -> CommandResult<'a> {
+    let pairs = call.args.tuples::<2>();
+    call.check_bytes(state, pairs.clone().map(|[key, value]| key.len() + value.len()).sum())?;
+    let mut shown = Vec::with_capacity(pairs.len());
+    for [key, value] in pairs {
+        let key = state.keyspace.key(key);
+        state.keyspace.set(call.now, key, value, None)?;
+        shown.push(state.keyspace.share(call.now, key).unwrap_or_default());
+    }
+    state.keyspace.keep_up(call.now);
+    Ok(Effect::Show(VALUE, shown))
 }
 
 /// SETEX. In lines it takes keys, seconds and values, all or none; in RESP one of each.
@@ -203,35 +231,43 @@ pub(super) fn setnx<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     Ok(Effect::Reply)
 }
 
-/// Writes the value of a key of this node, or null. Returns whether the key exists.
-fn put_value(state: &mut State, call: &mut Call<'_>, key: HashedKey<'_>) -> bool {
-    let item = state.keyspace.get(call.now, key);
-    match &item {
+/// Writes the value of a key of this node, or null; a long one is shared, so that it can be shown when the key has
+/// changed. Returns whether the key exists.
+fn put_value(state: &mut State, call: &mut Call<'_>, key: HashedKey<'_>) -> (bool, Effect) {
+    match state.keyspace.get(call.now, key) {
+        Some(item) if item.value.len() > LONG_REPLY_BYTES => {
+            let value = state.keyspace.share(call.now, key);
+            return (true, Effect::Show(OLD_VALUE, vec![value.unwrap_or_default()]));
+        }
         Some(item) => call.reply.bulk(item.value),
-        None => call.reply.null(),
+        None => {
+            call.reply.null();
+            return (false, Effect::Reply);
+        }
     }
-    item.is_some()
+    (true, Effect::Reply)
 }
 
 /// GETSET key value.
 pub(super) fn getset<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let [key, value] = call.words()?;
     let key = state.keyspace.key(key);
-    put_value(state, call, key);
+    let (_, shown) = put_value(state, call, key);
     state.keyspace.set(call.now, key, value, None)?;
     state.keyspace.keep_up(call.now);
-    Ok(Effect::Reply)
+    Ok(shown)
 }
 
 /// GETDEL.
 pub(super) fn getdel<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let [key] = call.words()?;
     let key = state.keyspace.key(key);
-    if put_value(state, call, key) {
+    let (exists, shown) = put_value(state, call, key);
+    if exists {
         state.keyspace.remove(call.now, key);
         state.keyspace.keep_up(call.now);
     }
-    Ok(Effect::Reply)
+    Ok(shown)
 }
 
 /// GETEX key [EX | PX | EXAT | PXAT time | PERSIST].
@@ -250,14 +286,13 @@ pub(super) fn getex<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
         (Some(option), _, _) => return Err(CommandError::Syntax(name, option)),
     };
     let key = state.keyspace.key(key);
-    if put_value(state, call, key)
-        && let Some(time) = time
-    {
+    let (exists, shown) = put_value(state, call, key);
+    if let Some(time) = time.filter(|_| exists) {
         let expiry = time.map(|(form, text)| form.expiry(call.now, name, text)).transpose()?;
         state.keyspace.set_expiry(call.now, key, expiry)?;
         state.keyspace.keep_up(call.now);
     }
-    Ok(Effect::Reply)
+    Ok(shown)
 }
 
 /// DELIFEQ key value: removes a key that has this value.
@@ -362,18 +397,21 @@ fn set_with_options<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
         return Err(CommandError::WrongArity(call.command.name));
     };
     let options = SetOptions::parse(call.now, call.command.name, call.args.skip(2))?;
-    let old = state.keyspace.peek(call.now, state.keyspace.key(key)).map(|item| item.value);
-    let is_set = options.allows(old);
-    match (options.returns_old, old) {
-        (true, Some(old)) => call.reply.bulk(old),
-        (false, _) if is_set => call.reply.status("OK"),
-        (true | false, _) => call.reply.null(),
+    let hashed = state.keyspace.key(key);
+    let is_set = options.allows(state.keyspace.peek(call.now, hashed).map(|item| item.value));
+    let mut effect = Effect::Reply;
+    if options.returns_old {
+        (_, effect) = put_value(state, call, hashed);
+    } else if is_set {
+        call.reply.status("OK");
+    } else {
+        call.reply.null();
     }
     if is_set {
         options.set(state, call.now, key, value)?;
         state.keyspace.keep_up(call.now);
     }
-    Ok(Effect::Reply)
+    Ok(effect)
 }
 
 /// Makes room for several writes, of which all or none are done. Does nothing for one key, which needs no room if it

@@ -4,6 +4,7 @@
 //! ([`crate::node::lookup::remote`]).
 
 use crate::base::buffer::OutOfMemory;
+use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
 use crate::node::conn::measure;
@@ -41,11 +42,24 @@ pub(in crate::node) fn begin<'k>(
     };
     let slot = is_answered.then(|| conn.replies.hold());
     let request = PendingRequest::new(conn_key, slot, head, form, keys);
-    if request.wants_values() {
-        stats.keys_read(request.waiting());
-    }
     conn.in_flight().begin(request.waiting(), request.memory_bytes());
     Some(mesh.pending.insert(request))
+}
+
+/// Begins a pending request that shows known values for its keys, however long they are: it has done its work.
+pub(in crate::node) fn begin_shown<'k>(
+    state: &mut State,
+    conn: ConnKey,
+    head: ReplyHead,
+    form: KeyReply,
+    keys: impl Iterator<Item = &'k [u8]> + Clone,
+    values: Vec<SharedBytes>,
+) {
+    let Some(pending) = begin(state, conn, head, form, true, keys) else { return };
+    for (part, value) in values.into_iter().enumerate() {
+        let (bytes, answer) = (value.len(), Answer::Found { value, until: None });
+        put(state, Waiter { pending, part }, answer, bytes, usize::MAX);
+    }
 }
 
 /// Makes later requests of the connection wait for the reply to this one.
@@ -85,6 +99,11 @@ pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Ans
             (matches!(answer, Answer::Found { .. } | Answer::Here), matches!(answer, Answer::Missing));
         state.stats.keys_found(is_hit.into(), is_miss.into());
     }
+    put(state, waiter, answer, value_bytes, bytes_max);
+}
+
+fn put(state: &mut State, waiter: Waiter, answer: Answer, value_bytes: usize, bytes_max: usize) {
+    let Some(request) = state.mesh.pending.get_mut(waiter.pending) else { return };
     let (conn_key, before) = (request.conn(), request.memory_bytes());
     let is_complete = request.answer(waiter.part, answer, value_bytes, bytes_max);
     let after = request.memory_bytes();
