@@ -97,6 +97,8 @@ pub(super) struct Reactor {
     /// Maximum clients that are read together.
     read_together: usize,
     shares: Shares,
+    /// Only events of links are taken in this iteration.
+    has_skipped_events: bool,
     /// Events were noted in the middle of the iteration: what they are about may not be done.
     has_noted: bool,
     /// SIGTERM or SIGINT came: unread input is read until this time, then the node drains.
@@ -146,6 +148,7 @@ impl Reactor {
             arrivals: Vec::with_capacity(READ_TOGETHER),
             read_together: READ_TOGETHER,
             shares: Shares::default(),
+            has_skipped_events: false,
             has_noted: false,
             shutdown_by: None,
             due_work_is_done: false,
@@ -162,7 +165,7 @@ impl Reactor {
         while !self.node.is_drained() {
             let wait = self.wait();
             events.clear();
-            if !self.has_many_clients() {
+            if self.takes_events() {
                 take_events(&mut self.poll, &mut events, wait)?;
             }
             self.iterate(&mut events)?;
@@ -195,7 +198,7 @@ impl Reactor {
         let now = self.clock.read();
         self.node.iteration_begins(now);
         // Then the system may have further events, of links too.
-        let are_many = is_full(events) || self.has_many_clients();
+        let are_many = is_full(events) || self.has_skipped_events;
         let mut signalled = self.note_all(events);
         let is_calm = events.is_empty() && !are_many;
         let mut links_are_noted = true;
@@ -288,9 +291,11 @@ impl Reactor {
         self.ready.has(class) || self.node.has_input(class)
     }
 
-    /// Whether so many clients are to be read that no further events of clients are taken.
-    fn has_many_clients(&self) -> bool {
-        self.ready.len(Class::Clients) >= EVENTS
+    /// Whether events of all sockets are to be taken: not while many clients are to be read, but at least before every
+    /// second iteration, since clients that send much stay among those.
+    fn takes_events(&mut self) -> bool {
+        self.has_skipped_events = !self.has_skipped_events && self.ready.len(Class::Clients) >= EVENTS;
+        !self.has_skipped_events
     }
 
     /// Runs a class for its share: reads of ready connections and steps of the node, in turns, until there is nothing
@@ -737,7 +742,9 @@ fn queue_read(socket: &mut Socket, key: ConnKey, ready: &mut Turns, node: &Node)
 #[cfg(test)]
 mod tests {
     use super::{EVENTS, Reactor, take_events};
+    use crate::base::slots::Key;
     use crate::config::Config;
+    use crate::node::Class;
     use mio::Events;
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
@@ -763,7 +770,7 @@ mod tests {
         fn iterate(&mut self) {
             let Self { reactor, events } = self;
             events.clear();
-            if !reactor.has_many_clients() {
+            if reactor.takes_events() {
                 take_events(&mut reactor.poll, events, Some(Duration::from_millis(1))).unwrap();
             }
             reactor.iterate(events).unwrap();
@@ -794,7 +801,7 @@ mod tests {
         let frames = node.reactor.node.stats().frames;
         node.iterate();
         assert!(node.reactor.node.stats().frames > frames, "the link waits for clients");
-        assert!(node.reactor.has_many_clients() || node.reactor.node.stats().requests < 3 * EVENTS as u64);
+        assert!(node.reactor.node.stats().requests < 3 * EVENTS as u64);
         for mut client in clients {
             client.set_nonblocking(true).unwrap();
             let reply = (0..1_000).find_map(|_| {
@@ -804,5 +811,14 @@ mod tests {
             });
             assert!(reply.is_some_and(|reply| reply.ends_with(b"\n")), "a client gets no reply");
         }
+    }
+
+    #[test]
+    fn events_are_taken_every_second_time_while_many_clients_always_have_input() {
+        let Bench { mut reactor, .. } = Bench::start(Vec::new());
+        let client = Key::from_bits(1 << 32).unwrap();
+        assert!(reactor.takes_events() && reactor.takes_events());
+        (0..EVENTS).for_each(|_| reactor.ready.push(Class::Clients, client, false));
+        assert_eq!([(); 4].map(|()| reactor.takes_events()), [false, true, false, true]);
     }
 }
