@@ -23,7 +23,7 @@
 //! peer      discovery, dialling, handshake, links, frames
 //!           clock  dialer  frames  handshake  heartbeat  link
 //! versions  one value per key: notices of newer versions
-//!           collection  discarded  floor  notices  resync
+//!           collection  discarded  floor  notices  resync  writers
 //! lookup    queries to peers, and from peers
 //!           broadcast  forward  placement  query  remote  serve
 //! digest    own filter and filters of peers, kept equal
@@ -39,8 +39,8 @@
 //!           keyspace  latency  logins  lookup/answers  lookup/forwarded  lookup/key_reply  lookup/operation
 //!           lookup/pending_request  lookup/queries  lookup/table  metrics  peer/absent  peer/address_book
 //!           peer/clock_offsets  peer/dials  peer/health  peer/link_queues  peer/losses  peer/mesh
-//!           peer/table  schedule  slow_log  tasks  versions/moved  versions/of_peer  versions/tombstones
-//!           versions/work
+//!           peer/stream  peer/table  schedule  slow_log  tasks  versions/moved  versions/of_peer
+//!           versions/tombstones  versions/work
 //! filter    Bloom filters and their synchronisation
 //!           bit_sliced  bloom  change_ring  changelog  claim_stats  deferred_free  key  peer_filters  rate
 //!           receiver  size

@@ -35,6 +35,11 @@ impl<Tag> KeyQueue<Tag> {
         Some(key)
     }
 
+    /// Whether a key is in the queue. O(1).
+    pub fn contains(&self, key: Key<Tag>) -> bool {
+        self.queued.get(key.index()).is_some_and(|queued| *queued == Some(key))
+    }
+
     /// The number of keys, stale ones included.
     pub fn len(&self) -> usize {
         self.queue.len()

@@ -29,6 +29,12 @@ fn conns(state: &State) {
     let of_nodes = state.conns.iter().filter(|(_, conn)| conn.is_of_mesh()).count();
     assert_eq!(of_nodes, state.mesh.conns(), "connections of the mesh");
     for (key, conn) in state.conns.iter() {
+        conn.audit(&state.config.limits, state.runnable.contains(key));
+        assert!(
+            !conn.awaits_peer || state.mesh.versions.writers.contains(key),
+            "connection {} waits for no peer",
+            conn.number()
+        );
         if let Role::Link(peer) = *conn.role() {
             let link = state.mesh.peers.conn(peer);
             assert!(link == Some(key), "a link whose peer has another link");

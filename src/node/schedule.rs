@@ -249,6 +249,11 @@ impl Runnable {
         }
     }
 
+    /// Whether this connection is queued. O(queued), for tests.
+    pub(in crate::node) fn contains(&self, key: ConnKey) -> bool {
+        self.links.keys.contains(&key) || self.clients.keys.contains(&key)
+    }
+
     /// Queued connections of this class.
     pub(in crate::node) fn len(&self, class: Class) -> u64 {
         let queue = if class == Class::Links { &self.links } else { &self.clients };

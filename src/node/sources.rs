@@ -12,7 +12,7 @@ use crate::node::lookup::remote;
 use crate::node::schedule::Class;
 use crate::node::state::State;
 use crate::node::timers;
-use crate::node::versions::{collection, discarded, floor, resync};
+use crate::node::versions::{collection, discarded, floor, resync, writers};
 
 /// A queue of work.
 struct Source {
@@ -29,7 +29,7 @@ struct Source {
 }
 
 /// All sources, in the order of their steps: one of links, one of clients, and those of due work.
-const SOURCES: [Source; 11] = [
+const SOURCES: [Source; 12] = [
     Source {
         name: "input of links",
         has_work: |state, _| state.runnable.has(Class::Links),
@@ -92,6 +92,13 @@ const SOURCES: [Source; 11] = [
         step: floor::step,
         next_deadline: |_| None,
         backlog: |state, _| u64::from(floor::has_work(state)),
+    },
+    Source {
+        name: "waiting writers",
+        has_work: writers::has_work,
+        step: writers::step,
+        next_deadline: writers::next_deadline,
+        backlog: |state, _| state.mesh.versions.writers.len() as u64,
     },
     Source {
         name: "lookups",

@@ -89,7 +89,7 @@ pub const LAYERS: [Layer; 19] = [
          node/lookup/key_reply.rs node/lookup/operation.rs node/lookup/pending_request.rs \
          node/lookup/queries.rs node/lookup/table.rs node/peer/absent.rs node/peer/address_book.rs \
          node/peer/clock_offsets.rs node/peer/dials.rs node/peer/health.rs node/peer/link_queues.rs \
-         node/peer/losses.rs node/peer/mesh.rs node/peer/table.rs node/versions/moved.rs \
+         node/peer/losses.rs node/peer/mesh.rs node/peer/stream.rs node/peer/table.rs node/versions/moved.rs \
          node/versions/of_peer.rs node/versions/tombstones.rs node/versions/work.rs",
         "store filter wire base config limits",
     ),

@@ -73,6 +73,8 @@ pub struct Host {
     pub spent: u64,
     /// Calls of the node in this iteration.
     pub calls: u64,
+    /// How many times as long as on the other hosts everything takes.
+    pub slowness: u64,
     /// Keys that have gone stale.
     pub gone: Vec<ConnKey>,
     pub turn_at: Option<u64>,
@@ -112,6 +114,7 @@ impl Host {
             began_at: 0,
             spent: 0,
             calls: 0,
+            slowness: 1,
             gone: Vec::new(),
             turn_at: None,
             busy_until: 0,

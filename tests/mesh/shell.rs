@@ -83,7 +83,8 @@ impl World {
     fn used(&self, at: usize) -> Duration {
         let host = &self.hosts[at];
         let keys = host.node.as_ref().map_or(0, |node| node.spent() - host.began_at);
-        Duration::from_nanos(ITERATION_NANOS + host.calls * CALL_NANOS + keys * self.plan.key_nanos)
+        let nanos = ITERATION_NANOS + host.calls * CALL_NANOS + keys * self.plan.key_nanos;
+        Duration::from_nanos(nanos * host.slowness)
     }
 
     /// Gives a class its share, as the shell does: reads and steps by turns, until there is nothing to do or `until` is

@@ -99,7 +99,9 @@ impl World {
     /// A world under load, on machines of this speed.
     pub fn under_load(scenario: Scenario, key_nanos: u64) -> Self {
         let plan = Plan::calm(scenario.members, key_nanos);
-        Self::with(Rng::new(1), 1, plan, 0, Some(Load::new(scenario)), false)
+        let mut world = Self::with(Rng::new(1), 1, plan, 0, Some(Load::new(scenario)), false);
+        world.hosts[scenario.members - 1].slowness = scenario.slowness;
+        world
     }
 
     fn with(mut rng: Rng, seed: u64, plan: Plan, requests: u64, load: Option<Load>, is_traced: bool) -> Self {

@@ -96,6 +96,10 @@ pub struct Conn {
     pub(super) has_partial_line: bool,
     /// The next request waits for the replies to all earlier ones.
     pub(super) awaits_replies: bool,
+    /// Its last requests changed keys that peers were notified of.
+    pub(super) notifies_peers: bool,
+    /// The next request waits for a peer that is late.
+    pub(in crate::node) awaits_peer: bool,
     /// A request was received.
     has_requested: bool,
     /// In the list of connections to be reconciled before the node returns.
@@ -149,6 +153,8 @@ impl Conn {
             filled_bytes: 0,
             has_partial_line: false,
             awaits_replies: false,
+            notifies_peers: false,
+            awaits_peer: false,
             has_requested: false,
             is_dirty: false,
             is_flushing: false,
@@ -488,6 +494,7 @@ impl Conn {
     pub(in crate::node) fn must_pause(&self, limits: &Limits) -> bool {
         self.is_client()
             && (self.is_refused
+                || self.awaits_peer
                 || self.unsent() > limits.outbound_pause_bytes as usize
                 || self
                     .in_flight
@@ -497,6 +504,19 @@ impl Conn {
                     && (self.awaits_replies
                         || self.replies.waiting() >= limits.lookups_per_connection as usize
                         || self.protocol == Some(ClientProtocol::Http)))
+    }
+
+    /// Panics if it waits and nothing will resume it. `is_queued`: it is among the connections with a turn to come. For
+    /// tests.
+    pub(in crate::node) fn audit(&self, limits: &Limits, is_queued: bool) {
+        let number = self.number;
+        // With output it is resumed once that is written.
+        let is_resumed = self.must_pause(limits) || !self.outbound.is_empty();
+        assert!(!self.is_paused || is_resumed, "connection {number} is paused without a cause");
+        assert_eq!(self.is_runnable, is_queued, "connection {number}: a turn to come");
+        assert_eq!(self.is_stopped, self.must_wait(), "connection {number} is not read");
+        let is_written = self.outbound.is_empty() || self.phase == Phase::Connecting;
+        assert!(is_written || self.is_flushing, "connection {number} has output that is not written");
     }
 
     /// Its requests in flight, created if there are none.

@@ -11,7 +11,7 @@ use crate::node::ids::{ConnKey, PeerKey};
 use crate::node::peer::{frames, handshake, link_output};
 use crate::node::schedule::cost_of_bytes;
 use crate::node::state::{State, close_conn};
-use crate::node::versions::notices;
+use crate::node::versions::{notices, writers};
 use crate::wire::frame::{self, FrameError, FrameLimits};
 use crate::wire::handshake::LINE_BYTES_MAX;
 use crate::wire::line::{Parsed, parse};
@@ -21,9 +21,13 @@ use crate::wire::resp::parse::Progress;
 /// change in the middle: frames follow a handshake. Returns the bytes processed; the cost is added to the turn, and
 /// charged to the connection.
 pub(super) fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8], turn: &mut Turn) -> usize {
+    let before = notified(state);
     let Some(conn) = state.conns.get_mut(key) else { return input.len() };
     turn.begin(&mut conn.account);
     let charged = turn.excess();
+    if conn.notifies_peers && !conn.awaits_peer {
+        conn.awaits_peer = writers::must_wait(&mut state.mesh, now, key);
+    }
     let mut at = match conn.role {
         Role::Client => serve_client(state, now, key, input, turn),
         Role::OutboundHandshake(_) => serve_dialled(state, now, key, input),
@@ -33,16 +37,23 @@ pub(super) fn serve(state: &mut State, now: Now, key: ConnKey, input: &[u8], tur
         at += serve_link(state, now, key, peer, &input[at..], turn);
     }
     turn.cost += notices::process_changes(state, now) + state.keyspace.take_uncharged();
+    let has_notified = notified(state) != before && state.mesh.peers.linked_count() > 0;
     let Some(conn) = state.conns.get_mut(key).filter(|conn| conn.is_serving()) else {
         return input.len();
     };
     conn.account.charge(turn.excess() - charged);
+    conn.notifies_peers = conn.is_client() && (conn.awaits_peer || has_notified);
     conn.is_deep |= turn.is_over();
     if conn.account.must_let_pass() && !conn.must_wait() {
         conn.is_runnable = true;
         state.runnable.push(conn.class(), key);
     }
     at
+}
+
+/// The additions and notices so far, of which peers are notified.
+fn notified(state: &State) -> (u64, u64) {
+    (state.keyspace.changelog().head().seq, state.stats.invalidations_sent)
 }
 
 /// Carries out frames of a peer until there is no whole one or the step's budget is spent.

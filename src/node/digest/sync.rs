@@ -77,6 +77,7 @@ fn publish(state: &mut State, now: Now) {
     for peer in peers {
         send_additions(state, now, peer, &mut encoded, Amount::AsRoomPermits);
         enqueue_if_more(state, peer);
+        send_heartbeat_if_due(state, now, peer);
     }
     state.pool.give(encoded.frames);
 }
@@ -142,6 +143,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
         send_unsent(state, now, peer, Amount::AsRoomPermits);
         send_bulk(state, now, peer);
         enqueue_if_more(state, peer);
+        send_heartbeat_if_due(state, now, peer);
         if state.stats.digest_sent_bytes - sent_before >= BYTES_PER_STEP {
             break;
         }
@@ -202,13 +204,30 @@ const fn head_of(position: Position) -> Head {
     Head { epoch: position.epoch, seq: position.seq }
 }
 
+/// Sends a heartbeat with the end of our additions, in the ordered stream: its clock acknowledges everything sent
+/// before, and its answer shows that the peer has processed it.
+pub(in crate::node) fn send_heartbeat(state: &mut State, now: Now, peer: PeerKey) {
+    flush(state, now, peer);
+    let body = own_heartbeat(state, now, peer, false);
+    let Some(stream) = state.mesh.peers.get_mut(peer).map(|peer| &mut peer.stream) else { return };
+    let number = stream.heartbeat_sent(now.mono);
+    let clock = state.keyspace.clock(now);
+    link_output::append_ordered(state, now, peer, |out| put(out, clock, number, &body));
+}
+
+/// The same after many bytes of the ordered stream, if all additions are sent.
+pub(in crate::node) fn send_heartbeat_if_due(state: &mut State, now: Now, peer_key: PeerKey) {
+    let Some(peer) = state.mesh.peers.get(peer_key) else { return };
+    let is_due = peer.is_linked() && peer.stream.needs_heartbeat();
+    if is_due
+        && !peer.following.reader().is_some_and(|reader| state.keyspace.changelog().has_additions(reader))
+    {
+        send_heartbeat(state, now, peer_key);
+    }
+}
+
 /// A heartbeat for a peer, with the end of our additions.
-pub(in crate::node) fn own_heartbeat(
-    state: &State,
-    now: Now,
-    peer: PeerKey,
-    is_answer: bool,
-) -> Body<'static> {
+fn own_heartbeat(state: &State, now: Now, peer: PeerKey, is_answer: bool) -> Body<'static> {
     let head = head_of(state.keyspace.changelog().head());
     let ack = state.mesh.peers.get(peer).map_or(0, |peer| peer.versions.clock());
     Body::Heartbeat { head, wall_ms: now.wall_ms(), ack, is_answer }

@@ -1,4 +1,5 @@
-//! Heartbeats: one frame per interval on each link, with the end of the sender's changelog, and its answer.
+//! Heartbeats: one frame per interval on each link, with the end of the sender's changelog, and its answer. More of them
+//! follow while many changes are sent ([`crate::node::peer::stream`]).
 //!
 //! A link is lost if no bytes were received for three intervals. Each heartbeat also triggers the periodic work of a
 //! link: a probe of an open circuit, the list of peers, the check of a stalled snapshot.
@@ -10,9 +11,8 @@ use crate::node::conn::phase::CloseReason;
 use crate::node::digest::sync;
 use crate::node::ids::PeerKey;
 use crate::node::lookup::remote;
-use crate::node::peer::link_output;
 use crate::node::state::{State, Timer, close_conn};
-use crate::wire::frame::{Head, put};
+use crate::wire::frame::Head;
 use std::time::Duration;
 
 fn interval(state: &State) -> Duration {
@@ -54,13 +54,7 @@ pub(in crate::node) fn rearm(state: &mut State, key: PeerKey, at: Instant) {
 /// Sends a heartbeat, and a probe if the circuit of the peer is open. If the other end is gone, its reset ends the
 /// link at once.
 pub(in crate::node) fn send(state: &mut State, now: Now, key: PeerKey) {
-    let body = sync::own_heartbeat(state, now, key, false);
-    let Some(peer) = state.mesh.peers.get_mut(key) else { return };
-    let number = peer.heartbeat_sent(now.mono);
-    // In the ordered stream: its clock acknowledges everything sent before.
-    sync::flush(state, now, key);
-    let clock = state.keyspace.clock(now);
-    link_output::append_ordered(state, now, key, |out| put(out, clock, number, &body));
+    sync::send_heartbeat(state, now, key);
     remote::probe(state, now, key);
 }
 
@@ -81,4 +75,6 @@ pub(in crate::node) fn received(
     if let Some(peer) = state.mesh.peers.get_mut(key) {
         peer.heartbeat_answered(now.mono, number);
     }
+    sync::send_heartbeat_if_due(state, now, key);
+    state.mesh.enqueue_resync(key);
 }

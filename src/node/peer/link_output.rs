@@ -115,6 +115,12 @@ pub(in crate::node) fn has_room_for_ordered(state: &State, peer: PeerKey) -> boo
     waiting == 0 && conn.outbound.len() < COMMITTED_MAX
 }
 
+/// Whether a notice that can wait may be sent: the link has room, and the peer is not late.
+pub(in crate::node) fn has_room_for_notice(state: &State, now: Now, peer: PeerKey) -> bool {
+    let is_late = state.mesh.peers.get(peer).is_some_and(|peer| peer.is_late(now.mono));
+    !is_late && has_room_for_ordered(state, peer)
+}
+
 /// Sends a query, or an answer without data of the store. The caller must have checked [`has_room_for_query`] or
 /// [`has_room_for_answer`].
 pub(in crate::node) fn send_answer(
@@ -262,7 +268,13 @@ fn append(
         let queues = conn.link_queues.as_deref_mut()?;
         Some(queues.append(class, &mut conn.outbound, pool, |out| write(out, clock)))
     });
-    written.flatten().unwrap_or(0)
+    let written = written.flatten().unwrap_or(0);
+    if class == Class::Ordered
+        && let Some(peer) = state.mesh.peers.get_mut(peer)
+    {
+        peer.stream.append(written);
+    }
+    written
 }
 
 /// Calls `write` with the connection of a peer, the pool, and the clock of the next frames; the connection is flushed

@@ -15,4 +15,5 @@ pub(in crate::node) mod link_output;
 pub(in crate::node) mod link_queues;
 pub(in crate::node) mod losses;
 pub(in crate::node) mod mesh;
+pub(in crate::node) mod stream;
 pub(in crate::node) mod table;

@@ -13,6 +13,7 @@ use crate::node::digest::following::Following;
 use crate::node::ids::{ConnKey, NodeId, PeerKey, PeerTag};
 use crate::node::lookup::queries::Queries;
 use crate::node::peer::health::CircuitBreaker;
+use crate::node::peer::stream::Stream;
 use crate::node::versions::of_peer::PeerVersions;
 use crate::store::KeyHash;
 use std::collections::BTreeMap;
@@ -68,9 +69,8 @@ pub(in crate::node) struct Peer {
     is_stable: bool,
     /// It has shut down with its keys. Hints of others may name it for a while.
     has_left: bool,
-    /// The number of the last heartbeat.
-    heartbeat: u32,
-    heartbeat_sent_at: Option<Instant>,
+    /// The ordered stream to it.
+    pub(in crate::node) stream: Stream,
     round_trip: Option<Duration>,
     claim_stats: ClaimStats,
     /// Searches of the filters when `claim_stats` was last updated.
@@ -96,8 +96,7 @@ impl Peer {
             has_other_links: false,
             is_stable: false,
             has_left: false,
-            heartbeat: 0,
-            heartbeat_sent_at: None,
+            stream: Stream::default(),
             round_trip: None,
             claim_stats: ClaimStats::new(),
             searches_seen: searches,
@@ -176,20 +175,16 @@ impl Peer {
         self.has_left
     }
 
-    /// Notes a sent heartbeat. Returns its number.
-    pub(in crate::node) const fn heartbeat_sent(&mut self, now: Instant) -> u32 {
-        self.heartbeat = self.heartbeat.wrapping_add(1);
-        self.heartbeat_sent_at = Some(now);
-        self.heartbeat
+    /// Notes the answer to a heartbeat, and measures the round trip.
+    pub(in crate::node) fn heartbeat_answered(&mut self, now: Instant, number: u32) {
+        if let Some(took) = self.stream.heartbeat_answered(now, number) {
+            self.measured(took);
+        }
     }
 
-    /// Notes the answer to a heartbeat: measures the round trip if it is the last one.
-    pub(in crate::node) fn heartbeat_answered(&mut self, now: Instant, number: u32) {
-        if self.heartbeat == number
-            && let Some(sent_at) = self.heartbeat_sent_at.take()
-        {
-            self.measured(now.since(sent_at));
-        }
+    /// Whether it is linked, and processes the ordered stream too late.
+    pub(in crate::node) fn is_late(&self, now: Instant) -> bool {
+        self.is_linked() && self.stream.is_late(now)
     }
 
     /// Whether the list of linked peers must be sent: it has changed, or the last one is old.
@@ -293,6 +288,11 @@ impl Peers {
         self.slots.iter().filter(|(_, peer)| peer.link.is_some())
     }
 
+    /// A linked peer that processes the ordered stream too late. O(peers).
+    pub(in crate::node) fn late(&self, now: Instant) -> Option<PeerKey> {
+        self.iter().find(|(_, peer)| peer.is_late(now)).map(|(key, _)| key)
+    }
+
     pub(in crate::node) const fn linked_count(&self) -> usize {
         self.linked
     }
@@ -351,7 +351,7 @@ impl Peers {
         peer.is_stable = false;
         peer.has_left = false;
         peer.has_other_links = false;
-        peer.heartbeat_sent_at = None;
+        peer.stream.reset();
     }
 
     /// The link to a peer is lost.

@@ -14,3 +14,4 @@ pub(in crate::node) mod of_peer;
 pub(in crate::node) mod resync;
 pub(in crate::node) mod tombstones;
 pub(in crate::node) mod work;
+pub(in crate::node) mod writers;

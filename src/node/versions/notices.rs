@@ -114,6 +114,7 @@ fn send(state: &mut State, now: Now, peer: PeerKey, (key, of): (&[u8], KeyState)
     let clock = state.keyspace.clock(now);
     let bytes = link_output::append_ordered(state, now, peer, |out| put(out, clock, 0, body));
     state.stats.invalidations_sent += u64::from(bytes > 0);
+    sync::send_heartbeat_if_due(state, now, peer);
     usize::from(bytes > 0) + cost_of_bytes(bytes)
 }
 

@@ -33,8 +33,8 @@ pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
     }
     let Some(resync) = peer.versions.resync() else { return 1 };
     let sent = state.stats.invalidations_sent;
-    // Without room it continues when the link has written bytes.
-    if link_output::has_room_for_ordered(state, peer_key) {
+    // Without room it continues when the link has written bytes, or the peer has answered a heartbeat.
+    if link_output::has_room_for_notice(state, now, peer_key) {
         let next = match resync {
             Resync::Keys(cursor) => test_keys(state, now, peer_key, cursor),
             Resync::Tombstones(from) => test_tombstones(state, now, peer_key, from),
@@ -92,7 +92,7 @@ fn test_tombstones(state: &mut State, now: Now, peer_key: PeerKey, from: KeyHash
 /// Sends notices while the link has room. Returns the first key that is left.
 fn report(state: &mut State, now: Now, peer: PeerKey, hashes: &[KeyHash]) -> Option<KeyHash> {
     for hash in hashes {
-        if !link_output::has_room_for_ordered(state, peer) {
+        if !link_output::has_room_for_notice(state, now, peer) {
             return Some(*hash);
         }
         for own in state.keyspace.versions_of(now, *hash) {

@@ -1,7 +1,7 @@
 //! Pending work about versions, and the version floor.
 
 use crate::base::key_queue::KeyQueue;
-use crate::node::ids::{PeerKey, PeerTag};
+use crate::node::ids::{ConnTag, PeerKey, PeerTag};
 use crate::store::{KeyHash, ScanCursor, Version};
 use std::collections::BTreeSet;
 
@@ -12,6 +12,10 @@ pub(in crate::node) struct VersionWork {
     pub(in crate::node) resyncs: KeyQueue<PeerTag>,
     /// Peers against whose discarded deletions the own keys are being tested.
     pub(in crate::node) discards: KeyQueue<PeerTag>,
+    /// Clients that wait for a peer, closed ones included.
+    pub(in crate::node) writers: KeyQueue<ConnTag>,
+    /// The peer that they wait for.
+    pub(in crate::node) awaited: Option<PeerKey>,
     /// Additions of peers that must be answered at the end of the entry point.
     unanswered: BTreeSet<(PeerKey, KeyHash)>,
     /// The version up to which all keys are removed.
