@@ -18,8 +18,8 @@ use olivia::limits::Limits;
 use olivia::store::{Eviction, Full, HashSecret, Store, Version};
 use olivia::wire::encoder::Protocol;
 use olivia::wire::frame::{
-    Address, Arguments, Body, Hints, KeyState, RemoteCommand, Wanted, put_blocks, put_discarded, put_peers,
-    put_piece,
+    Address, Arguments, Body, FRAGMENT_BYTES_MAX, Hints, KeyState, RemoteCommand, Wanted, put_blocks,
+    put_discarded, put_fragment_head, put_peers, put_piece,
 };
 use olivia::wire::remote_reply::{KeyVersion, RequestResult, put_keys, put_result};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -178,6 +178,14 @@ fn every_command_with_large_arguments_is_an_error_without_memory_and_others_are_
                 }
             }
         }
+        // So many words that their table is refused.
+        let words: Vec<&str> =
+            [name.as_str(), "new"].into_iter().chain(std::iter::repeat_n("1", 40_000)).collect();
+        for refusing in [Refusing::Beyond(left), Refusing::Large] {
+            let client = driver.client();
+            serve(&mut driver, client, &request(&words), refusing);
+            driver.shut(client);
+        }
         answers(&mut driver, name);
     }
 }
@@ -249,6 +257,11 @@ fn frames_of_every_kind(world: &World, large: &[u8]) -> Vec<(&'static str, &'sta
     };
     let none = Body::None { hash, moved_version: 1, hints: Hints::new(&hints) };
     let value = Body::Value { hash, version: 1, left_ms: None, value: large };
+    let mut fragments = Vec::new();
+    for part in first(value).chunks(FRAGMENT_BYTES_MAX) {
+        put_fragment_head(&mut fragments, part.len());
+        fragments.extend_from_slice(part);
+    }
     vec![
         ("heartbeats", get, many(beat(head(1, 0), false))),
         ("additions", get, deltas(0, &hashes)),
@@ -264,6 +277,7 @@ fn frames_of_every_kind(world: &World, large: &[u8]) -> Vec<(&'static str, &'sta
         ("queries", get, many(Body::Get { key: b"held", wanted: Wanted::Value })),
         ("long queries", get, many(Body::Get { key: &key, wanted: Wanted::Value })),
         ("a value", get, first(value)),
+        ("a value in fragments", get, fragments),
         ("no value", get, first(none)),
         ("no key", get, first(Body::NotTaken)),
         ("addresses", get, peers),
@@ -304,7 +318,7 @@ fn every_frame_and_page_is_survived_without_memory() {
     world.call(&format!("SET held:{value}\n"));
     let inputs = frames_of_every_kind(&world, &large);
     let kinds: BTreeSet<u8> = inputs.iter().flat_map(|(.., frames)| frames.get(1)).copied().collect();
-    assert_eq!(kinds.len(), 23, "{kinds:?}");
+    assert_eq!(kinds.len(), 24, "{kinds:?}");
     let beyond = [2, 6, 10].map(|mib| Refusing::Beyond(mib << 20));
     let all = || std::iter::once(Refusing::Large).chain(beyond);
     let cases = all().flat_map(|refusing| inputs.iter().map(move |input| (refusing, input)));

@@ -52,6 +52,13 @@ pub fn reserve<T>(vec: &mut Vec<T>, more: usize) -> bool {
     (bytes <= LARGE_BYTES || has_room(bytes)) && vec.try_reserve_exact(more).is_ok()
 }
 
+/// Makes room for one more entry, and for as many as there are if there is none; false, and nothing is changed, if the
+/// system has no memory for them.
+#[inline]
+pub fn reserve_one<T>(vec: &mut Vec<T>) -> bool {
+    vec.len() < vec.capacity() || reserve(vec, vec.len().max(8))
+}
+
 /// A copy of `bytes` after `zeroes` zero bytes; `None` if the system has no memory for it.
 pub fn copy_after_zeroes(zeroes: usize, bytes: &[u8]) -> Option<Vec<u8>> {
     let mut copy = Vec::new();

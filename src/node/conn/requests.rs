@@ -20,7 +20,7 @@ use crate::wire::encoder::{Protocol, put_error};
 use crate::wire::http::is_request_line;
 use crate::wire::line::{Parsed, parse, parse_until};
 use crate::wire::resp;
-use crate::wire::resp::parse::{Progress, RequestLimits};
+use crate::wire::resp::parse::{Progress, ProtocolError, RequestLimits};
 use memchr::memchr;
 use std::fmt::Display;
 
@@ -223,7 +223,9 @@ fn serve_resp(
     match found {
         resp::parse::Parsed::Partial { .. } => None,
         resp::parse::Parsed::Broken(error) => {
-            refuse(state, now, key, protocol, CloseReason::Protocol, error);
+            let is_full = error == ProtocolError::NoMemory;
+            let reason = if is_full { CloseReason::BuffersFull } else { CloseReason::Protocol };
+            refuse(state, now, key, protocol, reason, error);
             Some((input.len(), 1))
         }
         resp::parse::Parsed::Request(request) => {

@@ -12,6 +12,8 @@
 
 use super::super::args::{Args, Span, span};
 use super::super::field::Excerpt;
+use crate::base::buffer::OutOfMemory;
+use crate::base::memory::reserve_one;
 use std::fmt;
 
 /// The longest bulk string of the protocol: 512 MiB, as in Redis.
@@ -113,11 +115,15 @@ pub enum ProtocolError {
     BulkLengthTooLong,
     /// A request above this many bytes.
     RequestTooLong(u32),
+    /// The system has no memory for the table of its arguments.
+    NoMemory,
 }
 
 impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Protocol error: ")?;
+        if *self != Self::NoMemory {
+            f.write_str("Protocol error: ")?;
+        }
         match self {
             Self::NoArray(byte) => write!(f, "expected '*', got '{}'", Excerpt(&[*byte])),
             Self::InvalidArrayLength => f.write_str("invalid multibulk length"),
@@ -128,6 +134,7 @@ impl fmt::Display for ProtocolError {
             Self::UnauthenticatedBulkLength => f.write_str("unauthenticated bulk length"),
             Self::BulkLengthTooLong => f.write_str("too big bulk count string"),
             Self::RequestTooLong(max) => write!(f, "request longer than {max} bytes"),
+            Self::NoMemory => OutOfMemory.fmt(f),
         }
     }
 }
@@ -232,6 +239,9 @@ impl Parser {
             let end = start + length as usize;
             if end + 2 > input.len().min(bytes_max) {
                 break end + 2;
+            }
+            if !reserve_one(&mut self.spans) {
+                return Err(ProtocolError::NoMemory);
             }
             self.spans.push(span(start, end));
             at = end + 2;
