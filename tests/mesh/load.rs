@@ -10,6 +10,7 @@ use super::boundary;
 use super::net::{MS, Party, Port, Read, US};
 use super::plan::{KEY_NANOS, TOMBSTONES_UNDER_LOAD};
 use super::world::{Event, World};
+use olivia::node::Class;
 use std::collections::BTreeMap;
 
 /// A GET that is sent so long after the reply to the SET finds the key, on every node, however busy.
@@ -519,6 +520,8 @@ impl World {
         let node = self.hosts[host].node.as_mut().unwrap();
         let key = node.accept(now, "127.0.0.1:9".parse().unwrap()).unwrap();
         node.received(now, key, request.as_bytes());
+        // A long reply is written in steps; its beginning is enough.
+        while node.outbound_bytes(key) == 0 && node.step(now, Class::Clients) {}
         let reply = node.outbound(key).collect::<Vec<_>>().concat();
         node.lost(now, key, &"done");
         self.hosts[host].spent = node.spent();
