@@ -6,7 +6,6 @@
 
 use crate::base::buffer::Pool;
 use crate::base::chunk_queue::ChunkQueue;
-use crate::base::prefetch::prefetch_bytes;
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::slots::Slots;
 use crate::base::time::Now;
@@ -350,11 +349,6 @@ impl PendingRequest {
             let Some(at) = at else { continue };
             let mut written = reply.take_written(pool.take());
             reply.put_back(written.split_off(at));
-            // What the next write sends: fetched with those of other connections, before the first of them is written,
-            // since a receiver that is faster than the sender sleeps after each segment.
-            if outbound.is_empty() {
-                prefetch_bytes(&bytes.as_slice()[..bytes.len().min(BYTES_PER_STEP)]);
-            }
             outbound.push_chunk(written, pool);
             shared += bytes.len();
             outbound.push_shared(bytes, pool);
