@@ -413,8 +413,9 @@ fn short_rounds(figures: &Figures) -> String {
     let count = figures.rounds("open loop, same rate", "olivia", "p99_us").len().max(1);
     let seconds = seconds * f64::from(rounds) / count as f64;
     format!(
-        "{count} rounds of {seconds:.2} s: now and then the machine stops a server, whichever it is, for 1 to 6 ms. That is more \
-         than 1 % of such a round, but spoils few of them, so that the medians are those of undisturbed rounds."
+        "{count} rounds of {seconds:.2} s: what else runs on the machine stops a server, whichever it is, for 1 to 6 ms now and \
+         then, which is more than 1 % of a round but spoils few of them. A round in which server and generator waited for a \
+         processor for more than 1 % of it is measured again, twice at most."
     )
 }
 
