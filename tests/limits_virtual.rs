@@ -414,6 +414,21 @@ fn evictions_are_charged_to_the_write_that_needs_room() {
 }
 
 #[test]
+fn transaction_at_the_memory_limit_is_carried_out_whole() {
+    let mut driver = driver(Limits { memory_max: 8 << 20, ..Limits::default() });
+    let (filler, client) = (driver.client(), driver.client());
+    for key in 0..50_000 {
+        driver.deliver(filler, format!("SET key{key}:{}\n", "x".repeat(20)).as_bytes());
+        driver.run();
+        driver.take(filler);
+    }
+    let value = "y".repeat(3_000);
+    let sets: String = (0..4_000).map(|key| kit::resp(&["SET", &format!("new{key}"), &value])).collect();
+    let reply = driver.call(client, &[kit::resp(&["MULTI"]), sets, kit::resp(&["EXEC"])].concat());
+    assert!(reply.ends_with(&format!("*4000\r\n{}", "+OK\r\n".repeat(4_000))), "not all are set");
+}
+
+#[test]
 fn large_value_is_sent_as_it_was_however_its_key_changes_meanwhile() {
     let plain = "0123456789abcdef".repeat(1 << 19);
     let quoted = "\"ü€\\\t".repeat(1 << 20);

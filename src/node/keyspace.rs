@@ -49,9 +49,9 @@ const STORE_BYTES_MIN: u64 = 768 * 1024;
 /// Keys below which prefetching does not pay.
 const PREFETCHED_KEYS_MIN: usize = 4;
 
-/// Work of requests that are carried out together, beside their keys and their own bytes, after which the rest gets an
-/// error, in keys: 4 ms.
-const UNCHARGED_MAX: usize = 16 * 1024;
+/// The copies of values by requests that are carried out together after which the rest gets an error, in keys: 16 MiB,
+/// about 4 ms.
+const COPIED_MAX: usize = 16 * 1024;
 
 /// Cost of reading the hashes of a segment for the own filter, in keys: about 12 µs.
 const FILTER_STEP_KEYS: usize = 48;
@@ -503,22 +503,22 @@ impl Keyspace {
         }
     }
 
-    /// Counts work of a request beside its keys and its own bytes, in keys.
-    pub(in crate::node) const fn charge(&mut self, keys: usize) {
-        self.store.charge(keys);
+    /// Counts copies of values by a request, or work like it, in keys.
+    pub(in crate::node) const fn charge_copy(&mut self, keys: usize) {
+        self.store.charge_copy(keys);
     }
 
     /// The work of requests beside their keys and their own bytes since the last call, in keys: evictions, compaction,
     /// copies of values.
     #[inline]
     pub(in crate::node) const fn take_uncharged(&mut self) -> usize {
-        if self.store.uncharged() == 0 { 0 } else { self.store.take_uncharged() }
+        self.store.take_uncharged()
     }
 
-    /// Whether the requests that are carried out together have caused as much work as a call may.
+    /// Whether the requests that are carried out together have copied as much as they may.
     #[inline]
-    pub(in crate::node) const fn has_worked_too_much(&self) -> bool {
-        self.store.uncharged() > UNCHARGED_MAX
+    pub(in crate::node) const fn has_copied_too_much(&self) -> bool {
+        self.store.copied() > COPIED_MAX
     }
 
     /// The cost, in keys, of the steps of the own filter that additions have caused since the last call.

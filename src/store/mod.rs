@@ -115,8 +115,10 @@ pub struct Store {
     departures: Departures,
     /// Steps of evictions and compaction since the start.
     steps: u64,
-    /// The work that writes caused beside their own bytes, since [`Store::take_uncharged`], in keys.
-    uncharged: usize,
+    /// The copies of values since [`Store::take_uncharged`], in keys.
+    copied: usize,
+    /// The evictions and compaction for writes since then, in keys.
+    reclaimed: usize,
 }
 
 /// Keys that have expired or were evicted and are to be reported.
@@ -145,24 +147,30 @@ impl Store {
             expired: 0,
             departures: Departures { above: Version::MAX, keys: Vec::new() },
             steps: 0,
-            uncharged: 0,
+            copied: 0,
+            reclaimed: 0,
         }
     }
 
-    /// Counts work of a request beside its keys and its own bytes, such as copies of values, in keys.
-    pub const fn charge(&mut self, keys: usize) {
-        self.uncharged += keys;
+    /// Counts copies of values, or work like it, in keys.
+    pub const fn charge_copy(&mut self, keys: usize) {
+        self.copied += keys;
     }
 
-    /// The work counted so far: evictions and compaction for writes, copies of values. 0 for most requests.
+    /// The copies of values that are not charged yet, in keys.
     #[inline]
-    pub const fn uncharged(&self) -> usize {
-        self.uncharged
+    pub const fn copied(&self) -> usize {
+        self.copied
     }
 
-    /// Begins to count anew; returns the work counted so far.
+    /// The work that requests caused beside their keys and their own bytes since the last call, in keys. 0 for most.
+    #[inline]
     pub const fn take_uncharged(&mut self) -> usize {
-        std::mem::replace(&mut self.uncharged, 0)
+        let keys = self.copied + self.reclaimed;
+        if keys > 0 {
+            (self.copied, self.reclaimed) = (0, 0);
+        }
+        keys
     }
 
     /// Makes [`Store::take_departures`] report keys that expire or are evicted from here on, if their version is
@@ -467,7 +475,7 @@ impl Store {
         }
         value.extend_from_slice(old_value);
         value.resize(len, 0);
-        self.charge(len / COPIED_BYTES_PER_KEY);
+        self.charge_copy(len / COPIED_BYTES_PER_KEY);
         let result = edit(&mut value);
         self.reclaiming(now, key.bytes.len() + len, |store| {
             let old = store.find_held(key);

@@ -135,7 +135,7 @@ impl Store {
         }
         self.heap.take_larger(false);
         self.index.avoid_splits(false);
-        self.charge(usize::try_from(self.steps - before).unwrap_or(usize::MAX));
+        self.reclaimed += usize::try_from(self.steps - before).unwrap_or(usize::MAX);
         result
     }
 

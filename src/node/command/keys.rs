@@ -323,7 +323,7 @@ fn is_free<'a>(
 fn copy_to(state: &mut State, now: Now, from: &[u8], to: &[u8]) -> Result<bool, Full> {
     let Some(item) = state.keyspace.peek(now, state.keyspace.key(from)) else { return Ok(false) };
     let (value, expiry) = (copy_of(item.value).ok_or(Full::System)?, item.expiry);
-    state.keyspace.charge(value.len() / COPIED_BYTES_PER_KEY);
+    state.keyspace.charge_copy(value.len() / COPIED_BYTES_PER_KEY);
     let to = state.keyspace.key(to);
     state.keyspace.set(now, to, &value, expiry)?;
     Ok(true)

@@ -92,7 +92,7 @@ pub(super) fn setrange<'a>(state: &mut State, call: &mut Call<'a>) -> CommandRes
             // Before memory for the zeros is allocated.
             state.keyspace.make_room(call.now, 1, key.len() + len)?;
             let bytes = copy_after_zeroes(start, value).ok_or(Full::System)?;
-            state.keyspace.charge(bytes.len() / COPIED_BYTES_PER_KEY);
+            state.keyspace.charge_copy(bytes.len() / COPIED_BYTES_PER_KEY);
             state.keyspace.set(call.now, hashed, &bytes, None)?;
         } else {
             let edit = |bytes: &mut [u8]| bytes[start..end].copy_from_slice(value);
@@ -166,7 +166,7 @@ fn value_at<'s>(state: &'s State, call: &Call<'_>, at: usize) -> &'s [u8] {
 pub(super) fn lcs<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let options = LcsOptions::parse(call)?;
     let cells = value_at(state, call, 0).len().saturating_mul(value_at(state, call, 1).len());
-    state.keyspace.charge(cells.min(LCS_CELLS_MAX) / LCS_CELLS_PER_KEY);
+    state.keyspace.charge_copy(cells.min(LCS_CELLS_MAX) / LCS_CELLS_PER_KEY);
     let (a, b) = (value_at(state, call, 0), value_at(state, call, 1));
     if (a.len() + 1).saturating_mul(b.len() + 1) > LCS_CELLS_MAX {
         return Err(CommandError::Plain(LCS_TOO_LONG));

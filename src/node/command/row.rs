@@ -167,9 +167,9 @@ impl Keys {
     }
 }
 
-/// The error of a request after others in its transaction that have copied or compared too much.
-const TOO_MUCH_WORK: &str = "not carried out: the requests before it in this transaction have copied too many bytes of \
-                             values; send it in another one";
+/// The error of a request after others in its transaction that have copied as much as they may.
+const COPIED_TOO_MUCH: &str = "not carried out: the requests before it in this transaction have copied 16 MiB of \
+                               values; send it in another one";
 
 /// The result of a call.
 pub type CommandResult<'a> = Result<Effect, CommandError<'a>>;
@@ -235,12 +235,12 @@ impl<'a> Call<'a> {
         self.args.get(at).and_then(number).ok_or(CommandError::Plain(NO_INTEGER))
     }
 
-    /// Calls the handler, unless the requests before it in a transaction have caused too much work: all of them are one
-    /// step.
+    /// Calls the handler, unless the requests before it in a transaction have copied as much as they may: all of them are
+    /// one step.
     #[inline]
     pub(in crate::node) fn run(&mut self, state: &mut State) -> CommandResult<'a> {
-        if state.keyspace.has_worked_too_much() {
-            return Err(CommandError::Plain(TOO_MUCH_WORK));
+        if state.keyspace.has_copied_too_much() {
+            return Err(CommandError::Plain(COPIED_TOO_MUCH));
         }
         (self.command.run)(state, self)
     }

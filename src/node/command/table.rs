@@ -430,7 +430,8 @@ const LIST: &[Command] = &[
     Command::new("EXEC", "transactions", "Carries out the transaction.", transaction::exec)
         .immediate()
         .scope(Scope::Transaction)
-        .differs("EXECABORT if no node holds all keys that queued requests depend on.")
+        .differs("After 16 MiB of copied values (APPEND, COPY, RENAME, SETRANGE) the rest gets errors. \
+                  EXECABORT if no node holds all keys that queued requests depend on.")
         .resp(1, Keys::NONE),
     Command::new(
         "DISCARD",
