@@ -248,7 +248,10 @@ impl ChunkQueue {
         let Some(sealed) = &mut self.sealed else { return };
         let mut moved = 0;
         while moved < MOVED_BYTES && sealed.settled < sealed.chunks.len() {
-            let start = if sealed.settled == 0 { std::mem::take(&mut self.start) } else { 0 };
+            // Only owned bytes lose those that were sent.
+            let is_partly_sent =
+                sealed.settled == 0 && matches!(sealed.chunks.front(), Some(Chunk::Owned(_)));
+            let start = if is_partly_sent { std::mem::take(&mut self.start) } else { 0 };
             moved += sealed.settle(start, pool);
         }
     }
@@ -321,6 +324,17 @@ mod tests {
     use crate::base::buffer::Pool;
     use crate::base::rng::Rng;
     use std::collections::VecDeque;
+
+    #[test]
+    fn bytes_that_were_sent_of_a_shared_chunk_are_not_sent_again_after_a_move_to_maps() {
+        let mut pool = Pool::new(4, 64 * 1024);
+        let mut queue = ChunkQueue::new();
+        queue.push_shared(b"0123456789".to_vec().into(), &mut pool);
+        queue.consume(4, &mut pool);
+        queue.move_to_maps(&mut pool);
+        assert_eq!(queue.slices().flatten().copied().collect::<Vec<u8>>(), b"456789");
+        assert_eq!(queue.len(), 6);
+    }
 
     #[test]
     fn bytes_come_out_as_they_went_in_whatever_the_sizes() {
