@@ -53,7 +53,7 @@ pub use command::status::{FilterState, PeerView};
 pub use conn::phase::CloseReason;
 pub use ids::{ConnKey, NodeId};
 pub use metrics::{Kind, METRICS, Metric, SECTIONS, SUMMARY_ROWS, Stats, Unit};
-pub use schedule::{BACKLOG_UNTIL, Class, OUTPUT_UNTIL, Shares, Turns};
+pub use schedule::{BACKLOG_UNTIL, Class, EVENTS_AGAIN_AFTER, OUTPUT_UNTIL, Shares, Turns};
 pub use state::Action;
 
 use crate::base::memory::has_left;

@@ -30,6 +30,8 @@ const CLIENTS_UNTIL: Duration = Duration::from_micros(800);
 /// The time within an iteration until which unwritten output of the last iteration is written, before clients are
 /// served.
 pub const BACKLOG_UNTIL: Duration = Duration::from_micros(700);
+/// The time of links and left-over output after which events are taken again before clients are served.
+pub const EVENTS_AGAIN_AFTER: Duration = Duration::from_micros(200);
 /// The time within an iteration until which output is written.
 pub const OUTPUT_UNTIL: Duration = Duration::from_micros(1_100);
 

@@ -19,7 +19,7 @@ use crate::base::slots::Key;
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
 use crate::node::{Action, ConnKey, Node, Refusal};
-use crate::node::{BACKLOG_UNTIL, Class, OUTPUT_UNTIL, Shares, Turns};
+use crate::node::{BACKLOG_UNTIL, Class, EVENTS_AGAIN_AFTER, OUTPUT_UNTIL, Shares, Turns};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -47,9 +47,6 @@ const READ_TOGETHER_BYTES: usize = 4 * 1024;
 /// The time of requests that were read together above which the next client is read alone: the share is not checked
 /// between them.
 const CARRIED_OUT_TOGETHER: Duration = Duration::from_micros(100);
-
-/// The time of links and left-over output after which events are taken again before clients are served.
-const EVENTS_AGAIN_AFTER: Duration = Duration::from_micros(200);
 
 /// Events taken from the system at once, and clients to be read from which on no further ones are taken: the system looks
 /// at each socket when it reports its event, and what it touched is still in the caches when the socket is read.

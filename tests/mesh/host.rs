@@ -47,6 +47,15 @@ pub struct Socket {
     pub talk: Option<Talk>,
 }
 
+/// An iteration of which links are served.
+#[derive(Debug, Clone, Copy)]
+pub struct Begun {
+    /// When it began.
+    pub at: u64,
+    /// A connection was ready to be read then.
+    pub is_busy: bool,
+}
+
 pub struct Host {
     pub kind: Kind,
     pub state: State,
@@ -78,6 +87,8 @@ pub struct Host {
     /// Keys that have gone stale.
     pub gone: Vec<ConnKey>,
     pub turn_at: Option<u64>,
+    /// The iteration whose clients are yet to be served.
+    pub begun: Option<Begun>,
     pub busy_until: u64,
     /// Iterations so far, to find a node that spins.
     pub iterations: u64,
@@ -117,6 +128,7 @@ impl Host {
             slowness: 1,
             gone: Vec::new(),
             turn_at: None,
+            begun: None,
             busy_until: 0,
             iterations: 0,
             spins: 0,
@@ -188,6 +200,7 @@ impl Host {
         self.ready = Turns::default();
         self.unflushed = Turns::default();
         self.gone.clear();
+        self.begun = None;
         self.node = None;
         self.spent = 0;
         self.is_ending = false;

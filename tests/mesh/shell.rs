@@ -2,12 +2,12 @@
 //! after each call.
 
 use super::alone::{Alone, Talk};
-use super::host::{Host, Socket, State};
+use super::host::{Begun, Host, Socket, State};
 use super::kit::contract::{Contract, receive};
 use super::load::TIMED;
 use super::net::{MS, Party, Port, Read, US};
 use super::world::{Event, World};
-use olivia::node::{Action, BACKLOG_UNTIL, Class, ConnKey, OUTPUT_UNTIL};
+use olivia::node::{Action, BACKLOG_UNTIL, Class, ConnKey, EVENTS_AGAIN_AFTER, OUTPUT_UNTIL};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -52,9 +52,12 @@ impl World {
         if host.state != State::Runs || host.node.is_none() {
             return;
         }
+        if let Some(begun) = host.begun.take() {
+            return self.continue_iteration(at, begun);
+        }
         host.iterations += 1;
         host.begin_iteration();
-        let is_busy = !host.ready.is_empty();
+        let begun = Begun { at: now, is_busy: !host.ready.is_empty() };
         self.take_losses(at);
         self.accept(at);
         let links_are_read = self.serve(at, Class::Links, self.hosts[at].shares.links_until());
@@ -64,10 +67,25 @@ impl World {
             self.hosts[at].node.iter_mut().for_each(|node| node.links_current(now));
         }
         self.flush(at, BACKLOG_UNTIL);
+        let used = self.used(at);
+        let host = &mut self.hosts[at];
+        let is_behind = !links_are_read || !host.unflushed.is_empty();
+        if is_behind && used >= EVENTS_AGAIN_AFTER {
+            // What comes until then is noted before clients are served.
+            let until = now + u64::try_from(used.as_nanos()).unwrap();
+            host.begun = Some(begun);
+            host.busy_until = until;
+            return self.wake(at, until);
+        }
+        self.continue_iteration(at, begun);
+    }
+
+    /// The rest of an iteration, from its clients on.
+    fn continue_iteration(&mut self, at: usize, begun: Begun) {
         self.serve(at, Class::Clients, self.hosts[at].shares.clients_until(self.used(at)));
         self.flush(at, OUTPUT_UNTIL);
         let used = self.used(at);
-        let due = used + self.hosts[at].shares.due(if is_busy { used } else { Duration::ZERO });
+        let due = used + self.hosts[at].shares.due(if begun.is_busy { used } else { Duration::ZERO });
         let is_done = self.serve(at, Class::Due, due);
         self.hosts[at].shares.ended(Class::Due, is_done);
         self.flush(at, OUTPUT_UNTIL);
@@ -76,7 +94,7 @@ impl World {
         } else if self.hosts[at].iterations.is_multiple_of(PEERS_CHECKED_EVERY) {
             self.check_peers(at);
         }
-        self.end_turn(at);
+        self.end_turn(at, begun.at);
     }
 
     /// The time that an iteration has taken so far: what its calls cost.
@@ -117,12 +135,12 @@ impl World {
         has_stepped
     }
 
-    fn end_turn(&mut self, at: usize) {
+    fn end_turn(&mut self, at: usize, began: u64) {
         let now = self.net.now;
         let used = u64::try_from(self.used(at).as_nanos()).unwrap();
         let host = &mut self.hosts[at];
         let Some(node) = &host.node else { return };
-        host.busy_until = now + used;
+        host.busy_until = began + used;
         let is_over = host.is_ending && node.is_drained();
         let time = host.now(now);
         let next = node.next_deadline();
