@@ -1,6 +1,6 @@
 //! The measurements by group.
 
-use super::figures::{Figures, Machine, Settings, SystemOf, median};
+use super::figures::{Figures, Machine, Settings, SystemOf, median, ratios};
 use super::server::{Server, cpu_ns, status, waited_ns, waited_ns_of_thread};
 use super::settings::Options;
 use super::systems::{Found, KEY_BYTES, System, VALUE_BYTES};
@@ -27,6 +27,8 @@ const VARIANT_ROWS: [&str; 2] = ["GET 16", "SET 16"];
 
 /// Variants of Olivia among the systems, by name.
 pub(crate) const LINES: &str = "olivia, lines";
+/// This build and another one.
+const BUILDS: [&str; 2] = ["olivia", "other build"];
 pub(crate) const PEERS: &str = "olivia, two idle peers";
 pub(crate) const FULL: &str = "olivia, memory_max reached";
 pub(crate) const REMOTE: &str = "olivia, key on another node";
@@ -125,13 +127,14 @@ pub(crate) fn all(options: &Options) -> Result<Figures, String> {
     let figures = Figures { machine, settings, systems: systems.collect(), rows: Vec::new() };
     let mut session = Session { options, found, figures };
     let begin = Instant::now();
-    let groups: [(&str, Group); 6] = [
+    let groups: [(&str, Group); 7] = [
         ("rate", rates_and_latency),
         ("connections", connections),
         ("values", values),
         ("idle", idle),
         ("tools", tools),
         ("mesh", mesh),
+        ("builds", builds),
     ];
     for (name, group) in groups {
         if options.wants(name) || (name == "rate" && options.wants("latency")) {
@@ -350,6 +353,35 @@ fn rates_and_latency(session: &mut Session<'_>) -> Result<(), String> {
     if session.options.wants("latency") {
         latency(session, &candidates)?;
         ping_pong(session, &candidates)?;
+    }
+    Ok(())
+}
+
+/// Measures the CPU time per request by lines beside another build, by turns, and prints the ratios.
+fn builds(session: &mut Session<'_>) -> Result<(), String> {
+    let own = session.found.iter().find(|found| found.system == System::Olivia).cloned();
+    let (Some(own), Some(program)) = (own, session.options.beside.clone()) else { return Ok(()) };
+    let mut candidates = Vec::new();
+    for (name, program) in [(BUILDS[0], own.program.clone()), (BUILDS[1], program)] {
+        let found = Found { program, ..own.clone() };
+        let server = found.start(session.core())?;
+        let plan = Plan { protocol: Protocol::Lines, ..session.options.plan(&found, server.addr()) };
+        fill(&plan)?;
+        candidates.push(Candidate { name: name.to_owned(), found, server, plan, _peers: Vec::new() });
+    }
+    for (row, get_percent, pipeline, pick) in RATES {
+        let row = format!("lines, {row}");
+        for round in 1..=session.options.rounds {
+            for candidate in &candidates {
+                let plan = Plan { get_percent, pipeline, pick, ..candidate.plan.clone() };
+                let measured = measure(&plan, candidate.server.pid())?;
+                session.add(round, &row, &candidate.name, &kept(&measured));
+            }
+        }
+        let of = |name| session.figures.rounds(&row, name, "server_ns");
+        if let Some([low, median, high]) = ratios(of(BUILDS[0]), of(BUILDS[1])) {
+            println!("{row}: CPU time per request {median:.3} of the other build ({low:.3} to {high:.3})");
+        }
     }
     Ok(())
 }

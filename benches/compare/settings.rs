@@ -20,14 +20,17 @@ make compare: Olivia beside the servers that are installed, one thread each, by 
   ROUNDS=7        rounds, of which the medians count
   SECONDS=0.8     time per measured point
   ONLY=a,b        only these groups, and only printed: rate, latency, connections,
-                  values, idle, tools, mesh
+                  values, idle, tools, mesh, builds
+  ARGS=--beside=PROGRAM   another build of Olivia, for the group builds: CPU time
+                  per request by lines, this build and that one by turns
   VALKEY= REDIS= MEMCACHED= POGOCACHE=   programs, where they are not in PATH
 
 It writes docs/measured/compare.json and renders what is made of it.
 ";
 
 /// The groups of figures.
-pub(crate) const GROUPS: [&str; 7] = ["rate", "latency", "connections", "values", "idle", "tools", "mesh"];
+pub(crate) const GROUPS: [&str; 8] =
+    ["rate", "latency", "connections", "values", "idle", "tools", "mesh", "builds"];
 
 /// The command line.
 #[derive(Debug, Clone)]
@@ -35,6 +38,8 @@ pub(crate) struct Options {
     pub(crate) rounds: u32,
     pub(crate) seconds: f64,
     pub(crate) only: Vec<String>,
+    /// Another build of Olivia.
+    pub(crate) beside: Option<String>,
     /// The file of the figures; `None`: they are printed only.
     pub(crate) write: Option<PathBuf>,
     pub(crate) keys: u64,
@@ -60,6 +65,7 @@ impl Task {
             rounds: 7,
             seconds: 0.8,
             only: Vec::new(),
+            beside: None,
             write: None,
             keys,
             connections,
@@ -90,6 +96,9 @@ impl Task {
                     options.seconds = parser.value().and_then(|value| value.parse()).map_err(text)?;
                 }
                 Arg::Long("write") => options.write = Some(super::figures::path()),
+                Arg::Long("beside") => {
+                    options.beside = Some(parser.value().map_err(text)?.to_string_lossy().into_owned());
+                }
                 Arg::Long("only") => {
                     let groups = parser.value().map_err(text)?.to_string_lossy().into_owned();
                     options.only = groups.split(',').map(str::to_owned).collect();
@@ -104,6 +113,9 @@ impl Task {
         }
         if let Some(wrong) = options.only.iter().find(|group| !GROUPS.contains(&group.as_str())) {
             return Err(format!("--only takes {}, not '{wrong}'", GROUPS.join(", ")));
+        }
+        if options.only.iter().any(|group| group == "builds") && options.beside.is_none() {
+            return Err("builds needs --beside and the path of another build of olivia".to_owned());
         }
         Ok(Self::Measure(options))
     }

@@ -147,7 +147,7 @@ impl Found {
         match self.system {
             System::Olivia => {
                 let env = [&[("OLIVIA_LIMITS_CLIENTS_MAX", CONNECTIONS)], env].concat();
-                Server::olivia_with(core, args, &env)
+                Server::program(&self.program, core, args, &env)
             }
             System::Echo => {
                 let value = first_value();
