@@ -6,7 +6,7 @@ mod kit;
 use kit::{ClientId, Driver, ELSEWHERE, ms, resp};
 use olivia::config::{Config, Secret};
 use olivia::limits::{EvictionPolicy, Limits};
-use olivia::node::CloseReason;
+use olivia::node::{Class, CloseReason};
 use std::time::Duration;
 
 /// Returns the error of a client that exceeds a time limit.
@@ -392,6 +392,29 @@ fn work_that_requests_cause_beside_their_own_bytes_is_charged() {
     // New tables take as long as a step.
     let flush = cost(&mut driver, &["FLUSHALL"]);
     assert!((256..1_000).contains(&flush), "FLUSHALL costs {flush} keys");
+}
+
+#[test]
+fn text_of_the_filter_is_counted_while_it_is_written() {
+    let mut driver = Driver::new(Config::default());
+    let [client, other] = [driver.client(), driver.client()];
+    for at in 0..100 {
+        let keys: Vec<String> = (0..1_000).map(|n| format!("k{at}x{n}:1")).collect();
+        driver.call(client, &format!("SET {}\n", keys.join(",")));
+    }
+    driver.deliver(client, b"REQUEST bloomfilter\n");
+    let mut counts: Vec<u64> = Vec::new();
+    while driver.waiting(client) == 0 {
+        driver.deliver(other, b"STATS buffers_bytes\n");
+        driver.read_now(other);
+        let reply = driver.take(other);
+        counts.push(reply.trim().rsplit(':').next().unwrap().parse().unwrap());
+        driver.node.step(driver.now, Class::Due);
+        driver.act();
+    }
+    counts.dedup();
+    // Half a MiB, piece by piece; and all of it until it is in the output.
+    assert!(counts.len() > 4 && counts.last() > Some(&400_000), "{counts:?}");
 }
 
 #[test]
