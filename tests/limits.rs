@@ -60,16 +60,19 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
     let copied = "*2\r\n$3\r\nGET\r\n$6\r\ncopied\r\n".repeat(100);
     let many = format!("*501\r\n$4\r\nMGET\r\n{}", "$3\r\nkey\r\n".repeat(500));
     let keys: String = (0..1_000).map(|at| format!("$3000\r\n{at:03000}\r\n")).collect();
+    let queued = "*1\r\n$5\r\nMULTI\r\n".to_owned()
+        + &format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2000\r\n{}\r\n", "x".repeat(2_000)).repeat(100);
     let watched = format!("*1001\r\n$5\r\nWATCH\r\n{keys}");
     // What a client makes the node hold at least.
     for (what, request, clients, bytes) in [
         ("large", &large, 15, large.len()),
         ("small", &small, 500, small.len()),
         ("smaller", &smaller, 900, smaller.len()),
-        ("copied", &copied, 900, 100 * 1_024),
+        ("copied", &copied, 600, 100 * 1_024),
         ("unread", &unread, 100, 150 * 1_024),
         ("many", &many, 900, 500),
         ("watched", &watched, 40, watched.len()),
+        ("queued", &queued, 200, 190_000),
     ] {
         // What the allocator keeps from before is bounded below.
         let before = server.resident_bytes();

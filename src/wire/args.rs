@@ -3,8 +3,9 @@
 
 use super::line_form::{LineForm, Syntax};
 use super::request_error::RequestError;
+use crate::base::buffer::{Buffer, Pool};
 use crate::base::kept_bytes::KeptBytes;
-use crate::base::memory::reserve;
+use crate::base::memory::{reserve, reserve_one};
 use memchr::{memchr, memchr2, memchr3, memrchr};
 
 /// Limits of one request in lines.
@@ -140,6 +141,54 @@ impl OwnedArgs {
     /// Bytes of memory that the arguments take.
     pub fn held(&self) -> usize {
         size_of::<Self>() + self.text.held() + size_of_val(&*self.spans)
+    }
+}
+
+/// Requests that are carried out later, in memory that grows by the map: small ones of many clients would fill the heap.
+#[derive(Debug, Default)]
+pub struct RequestList {
+    text: Buffer,
+    spans: Vec<Span>,
+    /// Per request, the end of its arguments in `spans`.
+    ends: Vec<usize>,
+}
+
+impl RequestList {
+    /// Adds a copy of a request; false if the system has no memory for it: the list is then of no use. O(bytes).
+    pub fn push(&mut self, args: Args<'_>, pool: &mut Pool) -> bool {
+        let bytes = self.text.len() + args.iter().map(<[u8]>::len).sum::<usize>();
+        for arg in args.iter() {
+            let start = self.text.len();
+            if !reserve_one(&mut self.spans) || self.text.append(arg, bytes, pool).is_err() {
+                return false;
+            }
+            self.spans.push(span(start, start + arg.len()));
+        }
+        let has_room = reserve_one(&mut self.ends);
+        if has_room {
+            self.ends.push(self.spans.len());
+        }
+        has_room
+    }
+
+    /// The requests in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Args<'_>> + Clone {
+        (0..self.ends.len()).map(|at| {
+            let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+            Args::new(self.text.as_slice(), &self.spans[start..self.ends[at]])
+        })
+    }
+
+    /// Bytes of memory.
+    pub const fn held(&self) -> usize {
+        self.text.held()
+            + self.spans.capacity() * size_of::<Span>()
+            + self.ends.capacity() * size_of::<usize>()
+    }
+
+    /// Drops the requests and returns their memory to the pool.
+    pub fn release(mut self, pool: &mut Pool) {
+        self.text.release(pool);
     }
 }
 

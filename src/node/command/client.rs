@@ -192,7 +192,7 @@ fn put_client(text: &mut String, call: &Call<'_>, own: u64, conn: &Conn) {
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let session = conn.session();
     let queued = session.and_then(Session::transaction);
-    let multi = queued.map_or(-1, |queued| i64::try_from(queued.requests().len()).unwrap_or(i64::MAX));
+    let multi = queued.map_or(-1, |queued| i64::try_from(queued.requests().iter().len()).unwrap_or(i64::MAX));
     let is_queueing = queued.is_some();
     // Writing to a string cannot fail.
     let _ = writeln!(

@@ -21,7 +21,7 @@ use crate::node::latency::CommandClass;
 use crate::node::lookup::forwarded::Failure;
 use crate::node::peer::handshake;
 use crate::node::state::{RecentName, State, close_conn};
-use crate::wire::args::{Args, OwnedArgs, Scratch};
+use crate::wire::args::{Args, Scratch};
 use crate::wire::encoder::{Encoder, Protocol, ReplyHead};
 use crate::wire::line::{Line, is_from_browser};
 use crate::wire::remote_reply::RequestResult;
@@ -189,11 +189,10 @@ fn execute_silently<'a>(
         Ok(Effect::Transact) => {
             let requests = transaction::end(conn);
             if let Some(plan) = forwarding::plan(state, now, requests.iter()) {
-                forwarding::begin_transaction(state, now, key, protocol, false, requests, plan);
+                forwarding::begin_transaction(state, now, key, protocol, false, &requests, plan);
                 return cost;
             }
-            return cost
-                + execute_all_silently(state, now, key, protocol, &mut requests.iter().map(OwnedArgs::args));
+            return cost + execute_all_silently(state, now, key, protocol, &mut requests.iter());
         }
         Err(CommandError::WrongPassword | CommandError::TooManyFailures(_)) => {
             login::refuse(state, now, key, Vec::new());
@@ -245,17 +244,18 @@ fn forward<'a>(
 fn transact(state: &mut State, now: Now, key: ConnKey, protocol: Protocol) -> usize {
     let Some(conn) = state.conns.get_mut(key) else { return 0 };
     let requests = transaction::end(conn);
-    match forwarding::plan(state, now, requests.iter()) {
+    let cost = match forwarding::plan(state, now, requests.iter()) {
         Some(plan) => {
-            let cost = requests.len();
-            forwarding::begin_transaction(state, now, key, protocol, true, requests, plan);
-            cost
+            forwarding::begin_transaction(state, now, key, protocol, true, &requests, plan);
+            requests.iter().len()
         }
         None => {
-            let requests = requests.iter().map(|request| (request.args(), false));
+            let requests = requests.iter().map(|request| (request, false));
             finish_transaction(state, now, key, protocol, requests, std::iter::empty())
         }
-    }
+    };
+    requests.release(&mut state.pool);
+    cost
 }
 
 /// Replies to a transaction. Requests marked true were carried out by another node, and `results` are their results;

@@ -18,7 +18,7 @@ use crate::node::command::row::{Access, Call, Command, Effect, Scope};
 use crate::node::command::table::TABLE;
 use crate::node::conn::pending;
 use crate::node::conn::pending::store_part;
-use crate::node::conn::session::{Session, Transaction};
+use crate::node::conn::session::Session;
 use crate::node::digest::sync;
 use crate::node::ids::{ConnKey, LookupKey, NodeId, PendingKey};
 use crate::node::lookup::answers::Answer;
@@ -34,7 +34,7 @@ use crate::node::schedule::cost_of_bytes;
 use crate::node::state::State;
 use crate::node::versions::floor;
 use crate::store::Version;
-use crate::wire::args::{Args, OwnedArgs};
+use crate::wire::args::{Args, OwnedArgs, RequestList};
 use crate::wire::encoder::{Encoder, Protocol, ReplyHead, ReplyTooLong};
 use crate::wire::frame::{Body, Hints, KeyState, Wanted};
 use crate::wire::line_form::Syntax;
@@ -100,8 +100,7 @@ fn is_all_here(
         (Scope::Mesh, _) => state.mesh.peers.linked_count() == 0 || args.len() != 1,
         (Scope::Transaction, false) => {
             let requests = conn.session().and_then(Session::transaction);
-            let requests = requests.map_or(&[][..], Transaction::requests);
-            plan(state, now, requests.iter()).is_none()
+            plan(state, now, requests.into_iter().flat_map(|queued| queued.requests().iter())).is_none()
         }
     }
 }
@@ -284,12 +283,12 @@ pub(in crate::node) struct Plan {
 pub(in crate::node) fn plan<'r>(
     state: &State,
     now: Now,
-    requests: impl Iterator<Item = &'r OwnedArgs> + Clone,
+    requests: impl Iterator<Item = Args<'r>>,
 ) -> Option<Plan> {
     if state.mesh.peers.len() == 0 {
         return None;
     }
-    let found = requests.map(|request| find_command(request.args(), &state.config.limits));
+    let found = requests.map(|request| find_command(request, &state.config.limits));
     let requests: Vec<(&Command, Args<'_>)> = found.collect::<Result<_, _>>().ok()?;
     let mut keys: BTreeSet<&[u8]> = BTreeSet::new();
     for (command, args) in requests.iter().filter(|(command, args)| depends(command, false, *args)) {
@@ -365,25 +364,26 @@ pub(in crate::node) fn begin_transaction(
     conn: ConnKey,
     protocol: Protocol,
     is_answered: bool,
-    requests: Vec<OwnedArgs>,
+    requests: &RequestList,
     plan: Plan,
 ) {
     let mut words: Vec<&[u8]> = Vec::new();
-    let counts: Vec<[u8; 4]> = requests.iter().map(|request| count_of(request.args().len())).collect();
+    let counts: Vec<[u8; 4]> = requests.iter().map(|request| count_of(request.len())).collect();
     for ((request, count), is_there) in requests.iter().zip(&counts).zip(&plan.is_there) {
         if *is_there {
             words.push(count);
-            words.extend(request.args().iter());
+            words.extend(request.iter());
         }
     }
     let args = OwnedArgs::of(words.into_iter());
+    let requests: Option<Vec<OwnedArgs>> = requests.iter().map(OwnedArgs::new).collect();
     let head = Encoder::begin(Vec::new(), protocol, b"", "").head();
     let first = plan.keys.first().cloned().unwrap_or_default();
     let pending = pending::begin(state, conn, head, VERBATIM, is_answered, std::iter::once(&*first));
     let Some(pending) = pending else { return };
     pending::make_barrier(state, pending);
     let waiter = Waiter { pending, part: 0 };
-    let Some(args) = args else {
+    let (Some(args), Some(requests)) = (args, requests) else {
         return store_part(state, waiter, Answer::Failed(Failure::NoMemory), 0);
     };
     let request = Request { name: TRANSACTION.into(), args, protocol };

@@ -9,7 +9,7 @@ use crate::node::conn::connection::Conn;
 use crate::node::conn::session::{KeyState, Session};
 use crate::node::ids::ConnKey;
 use crate::node::state::State;
-use crate::wire::args::{Args, OwnedArgs};
+use crate::wire::args::{Args, OwnedArgs, RequestList};
 
 /// The error of a request whose copy has no memory.
 const NO_MEMORY: &str = "the system has no memory for this request";
@@ -35,8 +35,9 @@ pub(in crate::node) fn queue<'a>(
     words: Args<'a>,
     found: Result<&(&'static Command, Args<'a>), &CommandError<'a>>,
 ) -> Result<bool, CommandError<'a>> {
-    let bytes_max = state.config.limits.reply_bytes_max as usize;
-    let Some(conn) = state.conns.get_mut(key) else { return Ok(false) };
+    let State { conns, pool, config, .. } = state;
+    let bytes_max = config.limits.reply_bytes_max as usize;
+    let Some(conn) = conns.get_mut(key) else { return Ok(false) };
     let Some(transaction) = conn.session_if_any().and_then(Session::transaction_mut) else {
         return Ok(false);
     };
@@ -56,11 +57,12 @@ pub(in crate::node) fn queue<'a>(
         return Ok(true);
     }
     let cost = command.cost_of(false, args);
-    let Some(request) = OwnedArgs::new(words) else {
+    if !transaction.add(words, cost, pool) {
         transaction.break_off();
         return Err(CommandError::Plain(NO_MEMORY));
-    };
-    if !transaction.add(request, cost, TRANSACTION_KEYS_MAX, bytes_max) {
+    }
+    if transaction.cost() > TRANSACTION_KEYS_MAX || transaction.bytes() > bytes_max {
+        transaction.break_off();
         return Err(CommandError::Sentence(format!(
             "a transaction has at most {TRANSACTION_KEYS_MAX} requests or keys and {bytes_max} bytes \
              (reply_bytes_max); send several, or a pipeline without MULTI"
@@ -92,7 +94,7 @@ pub(super) fn exec<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
 }
 
 /// Ends the transaction of a connection; returns its requests.
-pub(in crate::node) fn end(conn: &mut Conn) -> Vec<OwnedArgs> {
+pub(in crate::node) fn end(conn: &mut Conn) -> RequestList {
     conn.change_session(Session::end_transaction)
 }
 

@@ -1,11 +1,12 @@
 //! The settings of a client for its connection: names, a transaction, watched keys, which requests are answered. Most
 //! clients set none, and have no session.
 
+use crate::base::buffer::Pool;
 use crate::base::time::Instant;
 use crate::limits::{LOGIN_DELAY_MS, LOGIN_FAILURES_MAX};
 use crate::node::conn::replies::SlotNumber;
 use crate::store::{Expiry, Version};
-use crate::wire::args::OwnedArgs;
+use crate::wire::args::{Args, OwnedArgs, RequestList};
 use std::time::Duration;
 
 /// The settings of one connection.
@@ -28,10 +29,9 @@ pub(in crate::node) struct Session {
 #[derive(Debug, Default)]
 pub(in crate::node) struct Transaction {
     /// Each with its command's name.
-    requests: Vec<OwnedArgs>,
+    requests: RequestList,
     /// Their total cost, in keys.
     cost: usize,
-    bytes: usize,
     is_broken: bool,
 }
 
@@ -132,7 +132,7 @@ impl Session {
     }
 
     /// Ends the transaction; returns its requests.
-    pub(in crate::node) fn end_transaction(&mut self) -> Vec<OwnedArgs> {
+    pub(in crate::node) fn end_transaction(&mut self) -> RequestList {
         self.transaction.take().map(|transaction| transaction.requests).unwrap_or_default()
     }
 
@@ -196,7 +196,7 @@ impl Session {
     /// Bytes of memory.
     pub(in crate::node) fn held(&self) -> usize {
         let names = self.name.len() + self.library.iter().map(|text| text.len()).sum::<usize>();
-        let transaction = self.transaction.as_ref().map_or(0, |transaction| transaction.bytes);
+        let transaction = self.transaction.as_ref().map_or(0, Transaction::bytes);
         let watched = self.watched.iter().map(|watched| watched.keys.held() + size_of_val(&*watched.states));
         let refusal = self.refusal.as_ref().map_or(0, |refusal| refusal.reply.capacity());
         size_of::<Self>() + names + transaction + watched.sum::<usize>() + refusal
@@ -204,29 +204,20 @@ impl Session {
 }
 
 impl Transaction {
-    /// Adds a request with its cost in keys. Returns false and breaks the transaction if it then exceeds `cost_max` or
-    /// `bytes_max`.
-    pub(in crate::node) fn add(
-        &mut self,
-        request: OwnedArgs,
-        cost: usize,
-        cost_max: usize,
-        bytes_max: usize,
-    ) -> bool {
+    /// Adds a request with its cost in keys; false if the system has no memory for it.
+    pub(in crate::node) fn add(&mut self, request: Args<'_>, cost: usize, pool: &mut Pool) -> bool {
         self.cost += cost;
-        self.bytes += request.held();
-        let is_small = self.cost <= cost_max && self.bytes <= bytes_max;
-        if is_small {
-            self.requests.push(request);
-        } else {
-            *self = Self { is_broken: true, ..Self::default() };
-        }
-        is_small
+        self.requests.push(request, pool)
     }
 
-    /// Makes EXEC carry out nothing, since a request was refused.
-    pub(in crate::node) const fn break_off(&mut self) {
-        self.is_broken = true;
+    /// The cost of the requests, in keys.
+    pub(in crate::node) const fn cost(&self) -> usize {
+        self.cost
+    }
+
+    /// Drops the requests and makes EXEC carry out nothing, since one was refused.
+    pub(in crate::node) fn break_off(&mut self) {
+        *self = Self { is_broken: true, ..Self::default() };
     }
 
     /// Whether a request was refused.
@@ -234,13 +225,13 @@ impl Transaction {
         self.is_broken
     }
 
-    pub(in crate::node) fn requests(&self) -> &[OwnedArgs] {
+    pub(in crate::node) const fn requests(&self) -> &RequestList {
         &self.requests
     }
 
     /// Bytes of memory of the requests.
     pub(in crate::node) const fn bytes(&self) -> usize {
-        self.bytes
+        self.requests.held()
     }
 }
 
