@@ -141,15 +141,15 @@ impl Turns {
         first.front().or_else(|| second.front()).copied()
     }
 
-    /// Queued connections of this class.
-    pub fn len(&self, class: Class) -> usize {
-        let lanes = self.at(class);
-        lanes.shallow.len() + lanes.deep.len()
+    /// Queued connections of this class that are not deep.
+    pub fn shallow(&self, class: Class) -> usize {
+        self.at(class).shallow.len()
     }
 
     /// Whether a connection of this class is queued.
     pub fn has(&self, class: Class) -> bool {
-        self.len(class) > 0
+        let lanes = self.at(class);
+        !lanes.shallow.is_empty() || !lanes.deep.is_empty()
     }
 
     /// Whether no connection is queued.

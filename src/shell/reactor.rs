@@ -49,8 +49,12 @@ const READ_TOGETHER_BYTES: usize = 4 * 1024;
 const CARRIED_OUT_TOGETHER: Duration = Duration::from_micros(100);
 
 /// Events taken from the system at once, and clients to be read from which on no further ones are taken: the system looks
-/// at each socket when it reports its event, and what it touched is still in the caches when the socket is read.
+/// at each socket when it reports its event, and what it touched is still in the caches when the socket is read. Deep
+/// clients do not count: those that are not must not wait for their turns.
 const EVENTS: usize = 128;
+
+/// Batches of events per iteration.
+const BATCHES_MAX: usize = 8;
 
 // No key gives a token this small: its generation would be 0.
 const LISTENER: Token = Token(0);
@@ -197,10 +201,17 @@ impl Reactor {
     fn iterate(&mut self, events: &mut Events) -> Result<(), ShellError> {
         let now = self.clock.read();
         self.node.iteration_begins(now);
+        let mut signalled = self.note_all(events);
+        let is_calm = events.is_empty() && !self.has_skipped_events;
+        for _ in 1..BATCHES_MAX {
+            if !is_full(events) || self.has_many_clients() {
+                break;
+            }
+            take_events(&mut self.poll, events, Some(Duration::ZERO))?;
+            signalled |= self.note_all(events);
+        }
         // Then the system may have further events, of links too.
         let are_many = is_full(events) || self.has_skipped_events;
-        let mut signalled = self.note_all(events);
-        let is_calm = events.is_empty() && !are_many;
         let mut links_are_noted = true;
         if are_many {
             take_events(&mut self.links, events, Some(Duration::ZERO))?;
@@ -294,8 +305,12 @@ impl Reactor {
     /// Whether events of all sockets are to be taken: not while many clients are to be read, but at least before every
     /// second iteration, since clients that send much stay among those.
     fn takes_events(&mut self) -> bool {
-        self.has_skipped_events = !self.has_skipped_events && self.ready.len(Class::Clients) >= EVENTS;
+        self.has_skipped_events = !self.has_skipped_events && self.has_many_clients();
         !self.has_skipped_events
+    }
+
+    fn has_many_clients(&self) -> bool {
+        self.ready.shallow(Class::Clients) >= EVENTS
     }
 
     /// Runs a class for its share: reads of ready connections and steps of the node, in turns, until there is nothing
@@ -818,6 +833,8 @@ mod tests {
         let Bench { mut reactor, .. } = Bench::start(Vec::new());
         let client = Key::from_bits(1 << 32).unwrap();
         assert!(reactor.takes_events() && reactor.takes_events());
+        (0..EVENTS).for_each(|_| reactor.ready.push(Class::Clients, client, true));
+        assert!(reactor.takes_events(), "deep clients have few turns");
         (0..EVENTS).for_each(|_| reactor.ready.push(Class::Clients, client, false));
         assert_eq!([(); 4].map(|()| reactor.takes_events()), [false, true, false, true]);
     }
