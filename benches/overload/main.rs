@@ -45,7 +45,7 @@ const VALUE_BYTES: usize = 60_000;
 /// Bytes of the value that many clients wait for.
 const LARGE_BYTES: usize = 8_000_000;
 
-/// Time limit for one reply to the prober.
+/// Time limit for one reply to the prober, and for a key to be found.
 const REPLY_MAX: Duration = Duration::from_secs(20);
 
 /// The figures of a row, in the order of their names.
@@ -338,7 +338,12 @@ fn writers(bench: &Bench, seeds: &[&str; 2]) -> Result<Figures, String> {
         }
         one.call(&format!("SET new{at}:1\n"))?;
         times.add(|| {
-            while other.call(&format!("GET new{at}\n"))? != format!(":GOT new{at}:1") {}
+            let set = Instant::now();
+            while other.call(&format!("GET new{at}\n"))? != format!(":GOT new{at}:1") {
+                if set.elapsed() > REPLY_MAX {
+                    return Err(format!("new{at} is not found {REPLY_MAX:?} after it was set"));
+                }
+            }
             Ok(())
         })?;
     }
