@@ -139,6 +139,8 @@ fn filled(protocol: &str, keys: usize) -> World {
         mesh.driver.key(link.conn)
     });
     let links = links.collect();
+    // They answer no heartbeats, so that clients would wait for them for some time.
+    mesh.driver.pass(kit::ms(300));
     let client = mesh.driver.client();
     let client = mesh.driver.key(client);
     let Driver { node, now, .. } = mesh.into_driver();
