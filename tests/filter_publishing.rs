@@ -42,6 +42,8 @@ impl Publisher {
         let additions = vec![0; links.len()];
         let mut publisher = Self { world, client, links, additions, blocks: 0, keys: 0 };
         publisher.world.driver.run();
+        // They answer no heartbeats, so that clients would wait for them for some time.
+        publisher.world.driver.pass(ms(300));
         publisher.read();
         publisher.additions.fill(0);
         publisher
