@@ -313,7 +313,12 @@ impl Plan {
         config.limits.lookups_max = draw(config.limits.lookups_max, &[3, 40]);
         config.limits.lookups_per_connection = draw(config.limits.lookups_per_connection, &[1, 3]);
         config.limits.lookups_per_peer = draw(config.limits.lookups_per_peer, &[1, 3]);
-        config.limits.peer_filters_max = if self.is_cramped { CRAMPED_BYTES } else { 1 << 20 };
+        config.limits.peer_filters_max = match self.fault_every {
+            // Filters of loads of new keys fit.
+            0 => config.limits.peer_filters_max,
+            _ if self.is_cramped => CRAMPED_BYTES,
+            _ => 1 << 20,
+        };
         config.mesh.heartbeat_interval_ms = self.heartbeat_ms;
         config.mesh.lookup_try_ms = self.lookup_try_ms;
         config.mesh.lookup_timeout_ms = self.lookup_timeout_ms;
