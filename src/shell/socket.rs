@@ -2,6 +2,7 @@
 //!
 //! mio reports edges, so a bit set by an event stays set until a system call has shown that it no longer holds.
 
+use crate::base::memory::reserve;
 use crate::limits::BYTES_PER_STEP;
 use crate::node::ConnKey;
 use mio::event::Event;
@@ -210,7 +211,8 @@ impl Socket {
     }
 
     /// Writes once, at most [`WRITE_BYTES_MAX`] of the slices, or nothing if they are empty. Long ones are written from
-    /// `copy`, which stays in a cache: the system takes longer to copy from memory than both copies take.
+    /// `copy`, which stays in a cache: the system takes longer to copy from memory than both copies take. It gets its
+    /// memory here, if there is some.
     #[inline(never)]
     pub(super) fn write_slices<'b>(
         &mut self,
@@ -223,9 +225,11 @@ impl Socket {
         }
         match &vector[..count] {
             [] => WriteEnd::Took(0),
-            slices if slices.iter().any(|slice| slice.len() >= COPIED_BYTES_MIN) => {
+            slices
+                if slices.iter().any(|slice| slice.len() >= COPIED_BYTES_MIN)
+                    && (copy.capacity() > 0 || reserve(copy, WRITE_BYTES_MAX)) =>
+            {
                 copy.clear();
-                copy.reserve(WRITE_BYTES_MAX);
                 slices.iter().for_each(|slice| copy.extend_from_slice(slice));
                 self.write(copy)
             }
