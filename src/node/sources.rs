@@ -116,6 +116,9 @@ const SOURCES: [Source; 12] = [
     },
 ];
 
+/// The sources of due work.
+const DUE: &[Source] = SOURCES.split_at(2).1;
+
 /// Milliseconds by which something due at `deadline` is late.
 fn late_ms(deadline: Option<Instant>, now: Now) -> u64 {
     deadline.map_or(0, |deadline| now.mono.millis().saturating_sub(deadline.millis()))
@@ -133,7 +136,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now, class: Class) -> bool {
     let sources = match class {
         Class::Links => &SOURCES[..1],
         Class::Clients => &SOURCES[1..2],
-        Class::Due => &SOURCES[2..],
+        Class::Due => DUE,
     };
     let mut has_worked = false;
     for source in sources {
@@ -153,7 +156,7 @@ pub(in crate::node) fn has_work(state: &State, now: Now) -> bool {
 
 /// Whether any source of background work has work.
 pub(in crate::node) fn has_due_work(state: &State, now: Now) -> bool {
-    SOURCES[2..].iter().any(|source| (source.has_work)(state, now))
+    DUE.iter().any(|source| (source.has_work)(state, now))
 }
 
 /// The earliest deadline of all sources.

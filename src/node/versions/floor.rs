@@ -15,8 +15,10 @@ use crate::wire::frame::Body;
 /// Keys tested per step.
 const KEYS_PER_STEP: usize = 512;
 
-/// Cost of a new store in place of the cleared one, in keys, and lookups whose floors are raised at the cost of one.
+/// Cost of a new store in place of the cleared one, in keys.
 const CLEARED_KEYS: usize = 256;
+
+/// Lookups whose floors are raised at the cost of one key.
 const LOOKUPS_PER_KEY: usize = 8;
 
 /// Removes all keys of this node, and sets the floor above all of its versions. Returns the floor.
