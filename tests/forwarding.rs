@@ -365,13 +365,15 @@ fn request_about_a_key_of_another_node_has_the_reply_and_the_effect_that_it_has_
     alone.add(1, Config::default(), &[addr(9)]);
     let lone = (0, alone.nodes[0].client());
     let clients: Vec<_> = (0..NODES).map(|at| (at, world.mesh.nodes[at].client())).collect();
-    let befores = ["", "SET k 5 EX 100", "SET k text", "SET k 5; SET {k}2 old"];
+    let befores = ["", "SET k 5 EX 100", "SET k text", "SET k 5; SET {k}2 old", "SET k large"];
+    let large = "0123456789abcdef".repeat(20_000);
     for (round, before) in befores.into_iter().enumerate() {
         for (at, request) in ABOUT_KEYS.iter().enumerate() {
             // In keys that filters do not claim from before.
             let named = |text: &str| {
                 let words = text.split(' ').map(|word| match word.trim_end_matches(';') {
                     "k" | "{k}2" => word.replace('k', &format!("k-{round}-{at}")),
+                    "large" => large.clone(),
                     _ => word.to_owned(),
                 });
                 words.collect::<Vec<_>>().join(" ")

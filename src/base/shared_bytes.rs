@@ -24,6 +24,12 @@ impl SharedBytes {
         self
     }
 
+    /// A slice of these bytes, shared; empty if it lies elsewhere.
+    pub fn part(&self, slice: &[u8]) -> Self {
+        let start = place_in(self.as_slice(), slice).unwrap_or(self.len());
+        self.clone().slice(start..start.saturating_add(slice.len()))
+    }
+
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         (*self.owner).as_ref().get(self.range.clone()).unwrap_or_default()
@@ -38,6 +44,13 @@ impl SharedBytes {
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// The offset of a slice of `all`; `None` if it lies elsewhere.
+pub fn place_in(all: &[u8], slice: &[u8]) -> Option<usize> {
+    let (all, slice) = (all.as_ptr_range(), slice.as_ptr_range());
+    let is_in = all.start <= slice.start && slice.end <= all.end;
+    is_in.then(|| slice.start.addr() - all.start.addr())
 }
 
 impl From<Vec<u8>> for SharedBytes {

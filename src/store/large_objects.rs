@@ -17,7 +17,7 @@ use super::size_classes::{bytes_of, large_class_of};
 use super::slabs::{Moved, Slabs};
 use crate::base::chunked_vec::ChunkedVec;
 use crate::base::memory;
-use crate::base::shared_bytes::SharedBytes;
+use crate::base::shared_bytes::{SharedBytes, place_in};
 use memmap2::MmapMut;
 use std::mem;
 use std::ops::Range;
@@ -567,13 +567,6 @@ impl LargeObjects {
             self.free = None;
         }
     }
-}
-
-/// The offset of a part of a map; `None` if `part` is not in it.
-fn place_in(map: &[u8], part: &[u8]) -> Option<usize> {
-    let (all, part) = (map.as_ptr_range(), part.as_ptr_range());
-    let is_in = all.start <= part.start && part.end <= all.end;
-    is_in.then(|| part.start.addr() - all.start.addr())
 }
 
 /// Whether `bytes` bytes fill nearly all of a map of `held` bytes.

@@ -87,9 +87,14 @@ pub fn put_keys(out: &mut Vec<u8>, keys: &[KeyVersion]) {
 
 /// Appends one result.
 pub fn put_result(out: &mut Vec<u8>, result: RequestResult<'_>) {
-    out.push(u8::from(result.is_error));
-    put_number(out, result.bytes.len());
+    put_result_head(out, result.is_error, result.bytes.len());
     out.extend_from_slice(result.bytes);
+}
+
+/// Begins a result of this many bytes, which follow.
+pub fn put_result_head(out: &mut Vec<u8>, is_error: bool, bytes: usize) {
+    out.push(u8::from(is_error));
+    put_number(out, bytes);
 }
 
 fn next_result<'a>(at: &mut &'a [u8]) -> Option<RequestResult<'a>> {

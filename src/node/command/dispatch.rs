@@ -1,5 +1,6 @@
 //! Dispatch: calls the handler of a request in either protocol, and applies its effect to the connection.
 
+use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::node::command::error::CommandError;
 use crate::node::command::find::{arg_limits, find_command, find_plain_command, find_verb};
@@ -18,13 +19,14 @@ use crate::node::conn::reconcile::limit_unauthenticated;
 use crate::node::conn::session::Session;
 use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
+use crate::node::lookup::answers::Answer;
 use crate::node::lookup::forwarded::Failure;
+use crate::node::lookup::pending_request::LONG_REPLY_BYTES;
 use crate::node::peer::handshake;
 use crate::node::state::{RecentName, State, close_conn};
 use crate::wire::args::{Args, Scratch};
 use crate::wire::encoder::{Encoder, Protocol, ReplyHead};
 use crate::wire::line::{Line, is_from_browser};
-use crate::wire::remote_reply::RequestResult;
 
 /// Executes one line for a connection. Returns its cost in keys, queries to peers included; 0 if it is deferred until
 /// earlier replies are complete.
@@ -266,7 +268,7 @@ pub(in crate::node) fn finish_transaction<'r>(
     key: ConnKey,
     protocol: Protocol,
     requests: impl ExactSizeIterator<Item = (Args<'r>, bool)>,
-    mut results: impl Iterator<Item = RequestResult<'r>>,
+    mut results: impl Iterator<Item = SharedBytes>,
 ) -> usize {
     write_reply(state, now, key, protocol, |reply| reply.array(requests.len()));
     set_transacting(state, key, true);
@@ -278,8 +280,14 @@ pub(in crate::node) fn finish_transaction<'r>(
             Some(ClientProtocol::Http) | None => protocol,
         };
         if is_done {
-            let bytes = results.next().map_or(&[][..], |result| result.bytes);
-            write_reply(state, now, key, protocol, |reply| reply.append(bytes));
+            let result = results.next().unwrap_or_default();
+            if result.len() > LONG_REPLY_BYTES {
+                let head = Encoder::begin(Vec::new(), protocol, b"", "").head();
+                let parts = vec![(Box::default(), Answer::Reply(result))];
+                pending::begin_shown(state, key, head, forwarding::VERBATIM, parts);
+            } else {
+                write_reply(state, now, key, protocol, |reply| reply.append(result.as_slice()));
+            }
         } else {
             let found = find_command(words, &state.config.limits);
             cost += execute_found(state, now, key, protocol, found);
@@ -404,11 +412,11 @@ fn apply_effect<'a>(
             read::begin_pending(state, now, key, head, keys, form, first_absent);
             measure::note_held(state, now, key, CommandClass::Lookup, command.index);
         }
-        Ok(Effect::Show(form, values)) => {
-            let (head, keys) = (call.reply.head(), call.keys());
+        Ok(Effect::Show(shown)) => {
+            let head = call.reply.head();
             give_back(state, now, key, call.reply.discard(), unsent_before);
             measure::note_written(state, now, key);
-            pending::begin_shown(state, key, head, form, keys, values);
+            pending::begin_shown(state, key, head, shown.form, shown.parts);
             measure::note_held(state, now, key, command.class(), command.index);
         }
         Ok(Effect::DumpFilter) => {

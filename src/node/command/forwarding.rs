@@ -5,7 +5,7 @@
 //! this node holds the keys, or may create them. If not, [`begin`] makes the request pending, and later requests of its
 //! connection wait for its reply. For a peer the same handler is called, and its reply is sent without head and end.
 
-use crate::base::buffer::OutOfMemory;
+use crate::base::chunk_queue::ChunkQueue;
 use crate::base::memory::reserve;
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
@@ -25,7 +25,7 @@ use crate::node::lookup::answers::Answer;
 use crate::node::lookup::broadcast;
 use crate::node::lookup::forward;
 use crate::node::lookup::forwarded::{Failure, ForwardedCommand, OnMissing, PeerCommand, Request};
-use crate::node::lookup::key_reply::{Found, KeyReply, Shape};
+use crate::node::lookup::key_reply::{KeyReply, Shape};
 use crate::node::lookup::pending_request::{PendingRequest, Waiter};
 use crate::node::lookup::placement::{self, Verdict};
 use crate::node::lookup::table::Task;
@@ -38,14 +38,14 @@ use crate::wire::args::{Args, OwnedArgs, RequestList};
 use crate::wire::encoder::{Encoder, Protocol, ReplyHead, ReplyTooLong};
 use crate::wire::frame::{Body, Hints, KeyState, Wanted};
 use crate::wire::line_form::Syntax;
-use crate::wire::remote_reply::{KeyVersion, RESULT_HEAD_BYTES, RequestResult, put_keys, put_result};
+use crate::wire::remote_reply::{KeyVersion, put_keys, put_result_head};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The name of a forwarded transaction. Its arguments are, per request, the number of words and the words.
 const TRANSACTION: &[u8] = b"EXEC";
 
 /// The form of a reply that another node has written: adds nothing.
-static VERBATIM: KeyReply =
+pub(super) static VERBATIM: KeyReply =
     KeyReply { wanted: Wanted::Ttl, shape: Shape::One, range: None, write: |_, _, _, _| {} };
 
 /// The form of the reply to FLUSHALL MESH, whose only part has the number of nodes as its key.
@@ -435,20 +435,20 @@ pub(in crate::node) fn serve(state: &mut State, now: Now, command: &PeerCommand)
         return 1;
     }
     let cost: usize = requests.iter().map(|(command, args)| command.cost_of(is_line, *args)).sum();
-    let mut reply = Vec::new();
+    let mut reply = ChunkQueue::new();
     let mut key = KeyVersion { hash, version: 0, state: KeyState::Held };
     if verdict == Verdict::Here {
         key = carry_out(state, now, conn_key, request.protocol, &requests, &keys, &mut reply);
     } else {
         // No results: nothing was done, since some of the keys may be on other nodes.
-        put_keys(&mut reply, &[]);
+        put_keys(reply.back(&mut state.pool), &[]);
     }
     // Changes of the own filter before this answer must not arrive after it.
     sync::flush(state, now, *peer);
     let KeyVersion { version, state: of, .. } = key;
     let body = Body::Executed { hash, version, state: of, reply: b"" };
     let bytes = reply.len();
-    link_output::send_reply(state, now, *peer, *number, &body, reply);
+    link_output::send_reply(state, now, *peer, *number, &body, &mut reply);
     cost + cost_of_bytes(bytes)
 }
 
@@ -459,15 +459,21 @@ pub(in crate::node) fn carry_out_own(state: &mut State, now: Now, key: LookupKey
     let Task::Forward(command) = lookup.take_task() else { return 1 };
     let conn = waiter.and_then(|waiter| state.mesh.pending.get(waiter.pending)).map(PendingRequest::conn);
     let (Some(conn), Some(requests)) = (conn, requests_of(state, &command.request)) else {
-        forward::carried_out(state, now, key, &0u32.to_le_bytes());
+        forward::carried_out(state, now, key, Some(&0u32.to_le_bytes()));
         return 1;
     };
     let is_line = command.request.protocol == Protocol::Lines;
     let keys = keys_of(&requests, is_line);
     let cost = requests.iter().map(|(command, args)| command.cost_of(is_line, *args)).sum();
-    let mut reply = Vec::new();
+    let mut reply = ChunkQueue::new();
     carry_out(state, now, conn, command.request.protocol, &requests, &keys, &mut reply);
-    forward::carried_out(state, now, key, &reply);
+    let mut bytes = Vec::new();
+    let has_memory = reserve(&mut bytes, reply.len());
+    if has_memory {
+        reply.slices().for_each(|slice| bytes.extend_from_slice(slice));
+    }
+    reply.release(&mut state.pool);
+    forward::carried_out(state, now, key, has_memory.then_some(&bytes));
     cost
 }
 
@@ -510,12 +516,11 @@ fn carry_out(
     protocol: Protocol,
     requests: &[(&'static Command, Args<'_>)],
     keys: &[&[u8]],
-    out: &mut Vec<u8>,
+    out: &mut ChunkQueue,
 ) -> KeyVersion {
-    put_keys(out, &[]);
-    let head = out.len();
+    let mut results = ChunkQueue::new();
     for (command, args) in requests {
-        carry_out_one(state, now, conn, protocol, command, *args, out);
+        carry_out_one(state, now, conn, protocol, command, *args, &mut results);
     }
     let version_of = |key: &[u8]| {
         let key = state.keyspace.key(key);
@@ -528,15 +533,15 @@ fn carry_out(
         requests.iter().flat_map(|(command, args)| command.keys(is_line, *args)).collect();
     let others: Vec<KeyVersion> =
         all.into_iter().filter(|key| *key != first).map(version_of).filter(|key| key.version > 0).collect();
-    if !others.is_empty() {
-        let mut keys = Vec::new();
-        put_keys(&mut keys, &others);
-        out.splice(..head, keys);
-    }
-    version_of(first)
+    let first = version_of(first);
+    let mut head = Vec::new();
+    put_keys(&mut head, &others);
+    out.push_chunk(head, &mut state.pool);
+    results.move_front(usize::MAX, out, &mut state.pool);
+    first
 }
 
-/// Carries out one command on the keys of this node only, and appends its result.
+/// Carries out one command on the keys of this node only, and appends its result. Large values are shared, not copied.
 pub(in crate::node) fn carry_out_one(
     state: &mut State,
     now: Now,
@@ -544,21 +549,27 @@ pub(in crate::node) fn carry_out_one(
     protocol: Protocol,
     command: &'static Command,
     args: Args<'_>,
-    results: &mut Vec<u8>,
+    results: &mut ChunkQueue,
 ) {
+    let mut values = ChunkQueue::new();
     let mut call = Call { now, conn, command, table: &TABLE, args, reply: Encoder::part(protocol) };
-    match call.run(state) {
-        Ok(Effect::Reply) => put_reply(results, protocol, &call.reply),
+    let is_error = match call.run(state) {
+        Ok(Effect::Reply) => false,
         Ok(Effect::LookUp(form, _)) => {
-            read_here(state, &mut call, &form);
-            put_reply(results, protocol, &call.reply);
+            read_here(state, &mut call, &form, &mut values);
+            false
         }
-        Ok(Effect::Show(form, values)) => {
-            form.begin(&mut call.reply, values.len());
-            for (key, value) in call.keys().zip(&values) {
-                form.put(&mut call.reply, now, key, Some(Found { value: value.as_slice(), until: None }));
+        Ok(Effect::Show(shown)) => {
+            shown.form.begin(&mut call.reply, shown.parts.len());
+            for (word, answer) in shown.parts {
+                if let Answer::Found { value, until } = answer {
+                    let out = (&mut values, &mut state.pool);
+                    shown.form.put_shared(&mut call.reply, now, &word, (value, until), out);
+                } else {
+                    shown.form.put(&mut call.reply, now, &word, None);
+                }
             }
-            put_reply(results, protocol, &call.reply);
+            false
         }
         Ok(
             Effect::Close
@@ -568,26 +579,17 @@ pub(in crate::node) fn carry_out_one(
             | Effect::Handshake
             | Effect::Transact,
         ) => {
-            let error = CommandError::Plain("not a command on keys");
-            put_error(results, protocol, &error);
+            CommandError::Plain("not a command on keys").write(&mut call.reply);
+            true
         }
-        Err(error) => put_error(results, protocol, &error),
-    }
-}
-
-/// Appends a reply, or an error if there is no memory for it.
-fn put_reply(results: &mut Vec<u8>, protocol: Protocol, reply: &Encoder) {
-    if reserve(results, reply.values().len() + RESULT_HEAD_BYTES) {
-        put_result(results, RequestResult { is_error: false, bytes: reply.values() });
-    } else {
-        let mut error = Encoder::part(protocol);
-        error.error("ERR", OutOfMemory);
-        put_result(results, RequestResult { is_error: true, bytes: error.values() });
-    }
-}
-
-fn put_error(results: &mut Vec<u8>, protocol: Protocol, error: &CommandError<'_>) {
-    let mut reply = Encoder::part(protocol);
-    error.write(&mut reply);
-    put_result(results, RequestResult { is_error: true, bytes: reply.values() });
+        Err(error) => {
+            call.reply = Encoder::part(protocol);
+            error.write(&mut call.reply);
+            true
+        }
+    };
+    let rest = call.reply.take_written(Vec::new());
+    put_result_head(results.back(&mut state.pool), is_error, values.len() + rest.len());
+    values.move_front(usize::MAX, results, &mut state.pool);
+    results.push_chunk(rest, &mut state.pool);
 }

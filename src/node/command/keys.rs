@@ -1,6 +1,5 @@
 //! Commands on keys regardless of their values: EXISTS, TYPE, TTL, DEL, EXPIRE, PERSIST, RENAME, COPY.
 
-use crate::base::memory::copy_of;
 use crate::base::time::Now;
 use crate::node::command::error::{BadSeconds, CommandError, seconds};
 use crate::node::command::row::{Call, CommandResult, Effect};
@@ -321,11 +320,12 @@ fn is_free<'a>(
 
 /// Copies the value and the expiry of a key to another; returns whether the key exists.
 fn copy_to(state: &mut State, now: Now, from: &[u8], to: &[u8]) -> Result<bool, Full> {
-    let Some(item) = state.keyspace.peek(now, state.keyspace.key(from)) else { return Ok(false) };
-    let (value, expiry) = (copy_of(item.value).ok_or(Full::System)?, item.expiry);
+    let from = state.keyspace.key(from);
+    let Some(expiry) = state.keyspace.peek(now, from).map(|item| item.expiry) else { return Ok(false) };
+    let value = state.keyspace.share(now, from).ok_or(Full::System)?;
     state.keyspace.charge_copy(value.len() / COPIED_BYTES_PER_KEY);
     let to = state.keyspace.key(to);
-    state.keyspace.set(now, to, &value, expiry)?;
+    state.keyspace.set(now, to, value.as_slice(), expiry)?;
     Ok(true)
 }
 

@@ -1,5 +1,6 @@
 //! Runs the work that lower layers have queued for the command layer, before the call that caused it returns.
 
+use crate::base::chunk_queue::ChunkQueue;
 use crate::base::time::Now;
 use crate::node::command::dispatch::{execute_all_silently, fail_transaction, finish_transaction};
 use crate::node::command::find::find_command;
@@ -32,7 +33,7 @@ fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
     let Some(requests) = pending.take_transaction() else { return 1 };
     let (conn, protocol) = (pending.conn(), pending.protocol());
     let remote = match pending.part(0) {
-        Some((_, Answer::Reply(bytes))) => RemoteReply::read(bytes.as_slice()),
+        Some((_, Answer::Reply(bytes))) => RemoteReply::read(bytes.as_slice()).map(|remote| (bytes, remote)),
         Some((key, Answer::Failed(failure))) => {
             if pending.slot().is_some() {
                 fail_transaction(state, now, conn, protocol, failure, key);
@@ -41,12 +42,12 @@ fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
         }
         Some(_) | None => None,
     };
-    let Some(remote) = remote else { return 1 };
+    let Some((bytes, remote)) = remote else { return 1 };
     let all = requests.iter().map(|(request, is_done)| (request.args(), *is_done));
     let mut rest = all.clone().filter(|(_, is_done)| !is_done).map(|(words, _)| words);
     if state.conns.get(conn).is_none() {
         // A transaction is carried out whole, even if its client has disconnected.
-        let mut results = Vec::new();
+        let mut results = ChunkQueue::new();
         for words in rest {
             if let Ok((command, args)) = find_command(words, &state.config.limits) {
                 carry_out_one(state, now, conn, protocol, command, args, &mut results);
@@ -56,6 +57,7 @@ fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
     } else if pending.slot().is_none() {
         execute_all_silently(state, now, conn, protocol, &mut rest)
     } else {
-        finish_transaction(state, now, conn, protocol, all, remote.results())
+        let results = remote.results().map(|result| bytes.part(result.bytes));
+        finish_transaction(state, now, conn, protocol, all, results)
     }
 }

@@ -3,6 +3,7 @@
 //! If each key is on this node or on none, the reply is written at once. If not, or if the reply is longer than
 //! `LONG_REPLY_BYTES`, the request becomes pending.
 
+use crate::base::chunk_queue::ChunkQueue;
 use crate::base::time::Now;
 use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, CommandResult, Effect};
@@ -78,15 +79,31 @@ fn look_up<'a>(state: &State, call: &Call<'a>, form: &KeyReply, at: usize) -> Co
     }
 }
 
-/// Writes the reply for the keys of a call from this node only.
-pub(in crate::node) fn read_here(state: &mut State, call: &mut Call<'_>, form: &KeyReply) {
+/// Writes the reply for the keys of a call from this node only. Large values are shared with `out`, to which all before
+/// them is moved.
+pub(in crate::node) fn read_here(
+    state: &mut State,
+    call: &mut Call<'_>,
+    form: &KeyReply,
+    out: &mut ChunkQueue,
+) {
     call.reply.clear();
     form.begin(&mut call.reply, call.args.len());
     let mut found = 0;
     for key in call.args.iter() {
-        let item = state.keyspace.get(call.now, state.keyspace.key(key));
+        if call.reply.len() > LONG_REPLY_BYTES {
+            out.push_chunk(call.reply.take_written(Vec::new()), &mut state.pool);
+        }
+        let hashed = state.keyspace.key(key);
+        let item = state.keyspace.get(call.now, hashed);
         found += usize::from(item.is_some());
-        form.put(&mut call.reply, call.now, key, item.as_ref().map(Found::of));
+        match item.map(|item| Found::of(&item)) {
+            Some(Found { value, until }) if value.len() > LONG_REPLY_BYTES => {
+                let value = state.keyspace.share(call.now, hashed).unwrap_or_default();
+                form.put_shared(&mut call.reply, call.now, key, (value, until), (out, &mut state.pool));
+            }
+            found => form.put(&mut call.reply, call.now, key, found),
+        }
     }
     if form.shape == Shape::Count {
         call.reply.count(found);

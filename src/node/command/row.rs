@@ -1,16 +1,17 @@
 //! The row of a command in the table, and a call of a command.
 
-use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::limits::KEYS_PER_STEP;
 use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::command::key_scan::KeyScan;
 use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
+use crate::node::lookup::answers::Answer;
 use crate::node::lookup::forwarded::OnMissing;
 use crate::node::lookup::key_reply::KeyReply;
 use crate::node::metrics::COMMANDS_MAX;
 use crate::node::state::State;
+use crate::store::HashedKey;
 use crate::wire::args::Args;
 use crate::wire::encoder::{Encoder, ReplyTooLong};
 use crate::wire::line_form::{LineForm, Syntax};
@@ -201,8 +202,8 @@ pub enum Effect {
     /// Nothing is written, and the arguments are keys. The one at this index may be on another node, or makes the reply
     /// long; each key before it is on this node or on none.
     LookUp(KeyReply, usize),
-    /// Nothing is written: the long reply shows these values for its keys, whatever becomes of the keys.
-    Show(KeyReply, Vec<SharedBytes>),
+    /// Nothing is written: the reply is these values, however long they are and whatever becomes of their keys.
+    Show(Box<Shown>),
     /// Nothing is written: the reply is a filter dump.
     DumpFilter,
     /// Nothing is written: the scan continues in steps.
@@ -211,6 +212,27 @@ pub enum Effect {
     Handshake,
     /// Nothing is written: the requests of the connection's transaction are to be carried out.
     Transact,
+}
+
+/// A reply of values of this node, which are shared and not copied.
+#[derive(Debug)]
+pub struct Shown {
+    pub(in crate::node) form: KeyReply,
+    /// The parts in order: words, most of them keys, with what is shown for each.
+    pub(in crate::node) parts: Vec<(Box<[u8]>, Answer)>,
+}
+
+impl Shown {
+    /// A reply without parts.
+    pub(in crate::node) const fn new(form: KeyReply) -> Self {
+        Self { form, parts: Vec::new() }
+    }
+
+    /// Adds a key with the value that it has now.
+    pub(in crate::node) fn add(&mut self, state: &State, now: Now, key: HashedKey<'_>) {
+        let value = state.keyspace.share(now, key).unwrap_or_default();
+        self.parts.push((key.bytes.into(), Answer::Found { value, until: None }));
+    }
 }
 
 impl<'a> Call<'a> {

@@ -3,13 +3,15 @@
 use crate::base::time::Now;
 use crate::node::command::error::{BadSeconds, CommandError, seconds};
 use crate::node::command::read::read;
-use crate::node::command::row::{Call, CommandResult, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect, Shown};
 use crate::node::command::time::TimeForm;
+use crate::node::lookup::answers::Answer;
 use crate::node::lookup::key_reply::{KeyReply, Shape};
 use crate::node::lookup::pending_request::LONG_REPLY_BYTES;
 use crate::node::state::State;
 use crate::store::{Expiry, Full, HashedKey, PREFETCH_MAX};
 use crate::wire::args::Args;
+use crate::wire::encoder::Encoder;
 use crate::wire::frame::Wanted;
 use crate::wire::resp::parse::number;
 use std::mem;
@@ -72,7 +74,8 @@ fn set_pairs<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if call.reply.is_line() {
         for [key, value] in pairs.clone() {
             if value.len() > LONG_REPLY_BYTES {
-                return set_and_share(state, call);
+                let sets = pairs.map(|[key, value]| Set { key, value, ttl: None });
+                return set_and_show(state, call, sets, false);
             }
             call.reply.key(key);
             call.reply.bulk(value);
@@ -94,19 +97,78 @@ fn set_pairs<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     Ok(Effect::Reply)
 }
 
-/// Sets pairs for which there is room; the reply shows them without a copy.
-#[cold]
-fn set_and_share<'a>(state: &mut State, call: &Call<'a>) -> CommandResult<'a> {
-    let pairs = call.args.tuples::<2>();
-    call.check_bytes(state, pairs.clone().map(|[key, value]| key.len() + value.len()).sum())?;
-    let mut shown = Vec::with_capacity(pairs.len());
-    for [key, value] in pairs {
-        let key = state.keyspace.key(key);
-        state.keyspace.set(call.now, key, value, None)?;
-        shown.push(state.keyspace.share(call.now, key).unwrap_or_default());
+/// What a line sets and shows: a key, its value, and its TTL in seconds if it has one.
+struct Set<'a> {
+    key: &'a [u8],
+    value: &'a [u8],
+    ttl: Option<(u64, Expiry)>,
+}
+
+impl Set<'_> {
+    const fn bytes(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+
+    /// Writes the part of the reply.
+    fn show(&self, reply: &mut Encoder) {
+        reply.key(self.key);
+        if reply.is_line() {
+            reply.bulk(self.value);
+        }
+        if let Some((seconds, _)) = self.ttl {
+            reply.text(seconds);
+        }
+    }
+}
+
+/// The reply of commands in lines that show what they have set, if a value is large: keys with their values, after each
+/// the seconds of its TTL.
+static SHOWN: KeyReply = KeyReply {
+    write: |reply, now, word, found| match found {
+        Some(_) => (VALUE.write)(reply, now, word, found),
+        None => reply.text(String::from_utf8_lossy(word)),
+    },
+    ..VALUE
+};
+
+/// Sets all keys or, if `only_absent`, those that are not here. In lines the reply shows what is set, large values without
+/// a copy; in RESP it is their number.
+fn set_and_show<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+    sets: impl ExactSizeIterator<Item = Set<'a>> + Clone,
+    only_absent: bool,
+) -> CommandResult<'a> {
+    let is_long = call.reply.is_line() && sets.clone().any(|set| set.value.len() > LONG_REPLY_BYTES);
+    call.reply.clear();
+    if is_long {
+        call.check_bytes(state, sets.clone().map(|set| set.bytes()).sum())?;
+    } else {
+        // The longest possible reply.
+        sets.clone().for_each(|set| set.show(&mut call.reply));
+        call.check_length(state)?;
+        call.reply.clear();
+    }
+    make_room(state, call.now, sets.len(), sets.clone().map(|set| set.bytes()))?;
+    let (mut shown, mut count) = (Shown::new(SHOWN), 0);
+    for set in sets {
+        let key = state.keyspace.key(set.key);
+        if only_absent && state.keyspace.peek(call.now, key).is_some() {
+            continue;
+        }
+        state.keyspace.set(call.now, key, set.value, set.ttl.map(|(_, expiry)| expiry))?;
+        count += 1;
+        if is_long {
+            shown.add(state, call.now, key);
+            let seconds = set.ttl.map(|(seconds, _)| seconds.to_string().into_bytes());
+            shown.parts.extend(seconds.map(|seconds| (seconds.into(), Answer::Missing)));
+        } else {
+            set.show(&mut call.reply);
+        }
     }
     state.keyspace.keep_up(call.now);
-    Ok(Effect::Show(VALUE, shown))
+    call.reply.count(count);
+    Ok(if shown.parts.is_empty() { Effect::Reply } else { Effect::Show(Box::new(shown)) })
 }
 
 /// SETEX. In lines it takes keys, seconds and values, all or none; in RESP one of each.
@@ -115,27 +177,18 @@ pub(super) fn setex<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
         return set_timed(state, call, TimeForm::SECONDS);
     }
     let timed = call.args.tuples::<3>();
-    make_room(state, call.now, timed.len(), timed.clone().map(|[key, _, value]| key.len() + value.len()))?;
-    let deadline = |text| {
-        let seconds = seconds(call.command.name, text)?;
-        Expiry::in_seconds(call.now.mono, seconds)
-            .ok_or(CommandError::BadSeconds(call.command.name, text, BadSeconds::TooMany))
-            .map(|deadline| (seconds, deadline))
+    let (now, name) = (call.now, call.command.name);
+    let ttl = |text| {
+        let seconds = seconds(name, text)?;
+        Expiry::in_seconds(now.mono, seconds)
+            .ok_or(CommandError::BadSeconds(name, text, BadSeconds::TooMany))
+            .map(|expiry| (seconds, expiry))
     };
-    for [key, text, value] in timed.clone() {
-        let (seconds, _) = deadline(text)?;
-        call.reply.key(key);
-        call.reply.bulk(value);
-        call.reply.text(seconds);
+    for [_, text, _] in timed.clone() {
+        ttl(text)?;
     }
-    call.check_length(state)?;
-    for [key, text, value] in timed {
-        let (_, deadline) = deadline(text)?;
-        let key = state.keyspace.key(key);
-        state.keyspace.set(call.now, key, value, Some(deadline))?;
-    }
-    state.keyspace.keep_up(call.now);
-    Ok(Effect::Reply)
+    let sets = timed.map(|[key, text, value]| Set { key, value, ttl: ttl(text).ok() });
+    set_and_show(state, call, sets, false)
 }
 
 /// PSETEX.
@@ -205,30 +258,8 @@ pub(super) fn msetex<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResul
 
 /// SETNX of pairs: sets those whose keys are not here. In lines the reply shows them, in RESP it is their number.
 pub(super) fn setnx<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
-    let pairs = call.args.tuples::<2>();
-    let show = |call: &mut Call<'a>, key, value| {
-        call.reply.key(key);
-        if call.reply.is_line() {
-            call.reply.bulk(value);
-        }
-    };
-    // The longest possible reply.
-    pairs.clone().for_each(|[key, value]| show(call, key, value));
-    call.check_length(state)?;
-    call.reply.clear();
-    make_room(state, call.now, pairs.len(), pairs.clone().map(|[key, value]| key.len() + value.len()))?;
-    let mut count = 0;
-    for [key, value] in pairs {
-        let hashed = state.keyspace.key(key);
-        if state.keyspace.peek(call.now, hashed).is_none() {
-            state.keyspace.set(call.now, hashed, value, None)?;
-            show(call, key, value);
-            count += 1;
-        }
-    }
-    state.keyspace.keep_up(call.now);
-    call.reply.count(count);
-    Ok(Effect::Reply)
+    let sets = call.args.tuples::<2>().map(|[key, value]| Set { key, value, ttl: None });
+    set_and_show(state, call, sets, true)
 }
 
 /// Writes the value of a key of this node, or null; a long one is shared, so that it can be shown when the key has
@@ -236,8 +267,9 @@ pub(super) fn setnx<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
 fn put_value(state: &mut State, call: &mut Call<'_>, key: HashedKey<'_>) -> (bool, Effect) {
     match state.keyspace.get(call.now, key) {
         Some(item) if item.value.len() > LONG_REPLY_BYTES => {
-            let value = state.keyspace.share(call.now, key);
-            return (true, Effect::Show(OLD_VALUE, vec![value.unwrap_or_default()]));
+            let mut shown = Shown::new(OLD_VALUE);
+            shown.add(state, call.now, key);
+            return (true, Effect::Show(Box::new(shown)));
         }
         Some(item) => call.reply.bulk(item.value),
         None => {

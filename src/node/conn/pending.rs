@@ -4,7 +4,6 @@
 //! ([`crate::node::lookup::remote`]).
 
 use crate::base::buffer::OutOfMemory;
-use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
 use crate::node::conn::measure;
@@ -46,18 +45,19 @@ pub(in crate::node) fn begin<'k>(
     Some(mesh.pending.insert(request))
 }
 
-/// Begins a pending request that shows known values for its keys, however long they are: it has done its work.
-pub(in crate::node) fn begin_shown<'k>(
+/// Begins a pending request that shows known answers for its words, at least one, however long they are: it has done its
+/// work.
+pub(in crate::node) fn begin_shown(
     state: &mut State,
     conn: ConnKey,
     head: ReplyHead,
     form: KeyReply,
-    keys: impl Iterator<Item = &'k [u8]> + Clone,
-    values: Vec<SharedBytes>,
+    parts: Vec<(Box<[u8]>, Answer)>,
 ) {
-    let Some(pending) = begin(state, conn, head, form, true, keys) else { return };
-    for (part, value) in values.into_iter().enumerate() {
-        let (bytes, answer) = (value.len(), Answer::Found { value, until: None });
+    let words = parts.iter().map(|(word, _)| &**word);
+    let Some(pending) = begin(state, conn, head, form, true, words) else { return };
+    for (part, (_, answer)) in parts.into_iter().enumerate() {
+        let bytes = answer.bytes();
         put(state, Waiter { pending, part }, answer, bytes, usize::MAX);
     }
 }

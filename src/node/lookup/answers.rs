@@ -27,6 +27,16 @@ pub(in crate::node) enum Answer {
     Failed(Failure),
 }
 
+impl Answer {
+    /// Bytes of its value or reply.
+    pub(in crate::node) const fn bytes(&self) -> usize {
+        match self {
+            Self::Found { value: bytes, .. } | Self::Reply(bytes) | Self::Error(bytes) => bytes.len(),
+            Self::Waiting | Self::Missing | Self::Here | Self::Failed(_) => 0,
+        }
+    }
+}
+
 /// The kind of the answer for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {

@@ -202,8 +202,9 @@ fn name_keys(
     named.into_iter().map(|(word, version)| (word.into(), version)).collect()
 }
 
-/// Stores the reply of a command that was carried out here instead.
-pub(in crate::node) fn carried_out(state: &mut State, now: Now, key: LookupKey, reply: &[u8]) {
+/// Stores the reply of a command that was carried out here instead; `None`: there is no memory for it.
+pub(in crate::node) fn carried_out(state: &mut State, now: Now, key: LookupKey, reply: Option<&[u8]>) {
+    let Some(reply) = reply else { return finish(state, now, key, Answer::Failed(Failure::ReplyTooLong)) };
     if let Some(remote) = RemoteReply::read(reply) {
         let answer = answer_of(state, key, reply, &remote);
         finish(state, now, key, answer);
@@ -308,10 +309,7 @@ fn finish(state: &mut State, now: Now, key: LookupKey, answer: Answer) {
     let Some(lookup) = remove(state, key) else { return };
     state.stats.forwarded += 1;
     state.stats.forwarded_unknown += u64::from(matches!(answer, Answer::Failed(Failure::Unknown(_))));
-    let bytes = match &answer {
-        Answer::Reply(bytes) | Answer::Error(bytes) => bytes.len(),
-        Answer::Waiting | Answer::Missing | Answer::Here | Answer::Found { .. } | Answer::Failed(_) => 0,
-    };
+    let bytes = answer.bytes();
     if let Some(waiter) = lookup.waiters.first() {
         store_part(state, *waiter, answer, bytes);
     }

@@ -1,8 +1,12 @@
 //! The replies of commands that read keys, found on this node or on others.
 
+use crate::base::buffer::Pool;
+use crate::base::chunk_queue::ChunkQueue;
+use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::store::{Expiry, Item};
-use crate::wire::encoder::Encoder;
+use crate::wire::encoder::{Encoder, GAP_BYTES_MIN};
+use crate::wire::field::plain_up_to;
 use crate::wire::frame::Wanted;
 use std::ops::Range;
 
@@ -69,6 +73,42 @@ impl KeyReply {
         };
         (self.write)(reply, now, key, found);
     }
+
+    /// The same for a value of any length, which is shared with `out` if it is large; what was written before it is moved
+    /// there. In lines a value that needs quotes is copied.
+    pub(in crate::node) fn put_shared(
+        &self,
+        reply: &mut Encoder,
+        now: Now,
+        key: &[u8],
+        (value, until): (SharedBytes, Option<Expiry>),
+        (out, pool): (&mut ChunkQueue, &mut Pool),
+    ) {
+        let shown = self.shown(value.len());
+        let value = value.slice(shown);
+        let is_large = value.len() > GAP_BYTES_MIN;
+        if is_large && (!reply.is_line() || plain_up_to(value.as_slice(), 0, usize::MAX).is_some()) {
+            reply.leave_gap_for_large(false);
+        }
+        (self.write)(reply, now, key, Some(Found { value: value.as_slice(), until }));
+        if let Some(at) = reply.take_gap() {
+            fill_gap(reply, at, value, out, pool);
+        }
+    }
+}
+
+/// Moves what is written before the gap at `at` to `out`, and the bytes that were left out there.
+pub(in crate::node) fn fill_gap(
+    reply: &mut Encoder,
+    at: usize,
+    bytes: SharedBytes,
+    out: &mut ChunkQueue,
+    pool: &mut Pool,
+) {
+    let mut written = reply.take_written(pool.take());
+    reply.put_back(written.split_off(at));
+    out.push_chunk(written, pool);
+    out.push_shared(bytes, pool);
 }
 
 /// The range from `first` to `last` of `bytes` bytes; negative numbers count from the end.

@@ -14,7 +14,7 @@ use crate::node::conn::replies::SlotNumber;
 use crate::node::ids::{ConnKey, PendingKey, PendingTag};
 use crate::node::keyspace::Keyspace;
 use crate::node::lookup::answers::{Answer, Answers};
-use crate::node::lookup::key_reply::{Found, KeyReply, Shape};
+use crate::node::lookup::key_reply::{Found, KeyReply, Shape, fill_gap};
 use crate::store::Expiry;
 use crate::wire::args::OwnedArgs;
 use crate::wire::encoder::{Encoder, GAP_BYTES_MIN, Protocol, ReplyHead, ReplyTooLong};
@@ -217,16 +217,12 @@ impl PendingRequest {
         bytes_max: usize,
     ) -> bool {
         self.reply_bytes += value_bytes;
-        match &mut answer {
-            Answer::Found { value, .. } => {
-                if self.is_too_long {
-                    *value = SharedBytes::default();
-                }
-                self.bytes += value.len();
-            }
-            Answer::Reply(bytes) | Answer::Error(bytes) => self.bytes += bytes.len(),
-            Answer::Waiting | Answer::Missing | Answer::Here | Answer::Failed(_) => {}
+        if let Answer::Found { value, .. } = &mut answer
+            && self.is_too_long
+        {
+            *value = SharedBytes::default();
         }
+        self.bytes += answer.bytes();
         self.answers.put(part, answer);
         if self.reply_bytes > bytes_max && !self.is_too_long {
             self.is_too_long = true;
@@ -347,11 +343,8 @@ impl PendingRequest {
             };
             writer.next += 1;
             let Some(at) = at else { continue };
-            let mut written = reply.take_written(pool.take());
-            reply.put_back(written.split_off(at));
-            outbound.push_chunk(written, pool);
             shared += bytes.len();
-            outbound.push_shared(bytes, pool);
+            fill_gap(reply, at, bytes, outbound, pool);
             if !writer.quoted.is_empty() {
                 break;
             }

@@ -189,12 +189,12 @@ pub(in crate::node) fn send_reply(
     peer: PeerKey,
     request: u32,
     body: &Body<'_>,
-    reply: Vec<u8>,
+    reply: &mut ChunkQueue,
 ) {
     with_link(state, now, peer, |conn, pool, clock| {
         let length = reply.len();
         let head = |out: &mut Vec<u8>| put_without_end(out, clock, request, body, length);
-        append_in_two(conn, pool, length, head, |queue, pool| queue.push_chunk(reply, pool));
+        append_in_two(conn, pool, length, head, |queue, pool| reply.move_front(length, queue, pool));
     });
 }
 
