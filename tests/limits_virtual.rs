@@ -117,6 +117,29 @@ fn connections_that_time_out_together_are_closed_in_steps() {
 }
 
 #[test]
+fn clients_that_are_killed_together_are_closed_in_steps() {
+    let mut driver = Driver::new(Config::default());
+    let killer = driver.client();
+    let others: Vec<ClientId> = (0..500).map(|_| driver.client()).collect();
+    driver.call(killer, &resp(&["SET", "k", "1"]));
+    driver.deliver(killer, &resp(&["CLIENT", "KILL", "TYPE", "normal"]).into_bytes());
+    driver.read_now(killer);
+    assert_eq!(driver.take(killer), ":500\r\n");
+    assert!(driver.node.conns() > 500 - 128, "{} are left", driver.node.conns());
+    // Nothing that comes then is carried out.
+    others.iter().for_each(|other| driver.deliver(*other, b"DEL k\n"));
+    while driver.node.conns() > 1 {
+        let before = driver.node.conns();
+        driver.node.tick(driver.now);
+        driver.act();
+        let closed = before - driver.node.conns();
+        assert!((1..=128).contains(&closed), "{closed} connections closed in one step");
+    }
+    assert_eq!(closed(&driver, CloseReason::Killed), 500);
+    assert_eq!(driver.call(killer, &resp(&["GET", "k"])), "$1\r\n1\r\n");
+}
+
+#[test]
 fn silence_between_requests_has_no_timeout() {
     let mut driver = driver(Limits { request_idle_ms: 1, first_byte_ms: 1, ..Limits::default() });
     let elsewhere = driver.connect(ELSEWHERE).unwrap();

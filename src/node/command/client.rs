@@ -7,7 +7,7 @@ use crate::node::conn::connection::{ClientProtocol, Conn};
 use crate::node::conn::phase::CloseReason;
 use crate::node::conn::session::{Answers, Session, Transaction};
 use crate::node::ids::ConnKey;
-use crate::node::state::{State, close_conn};
+use crate::node::state::{State, mark_dirty};
 use crate::wire::encoder::Protocol;
 use crate::wire::resp::parse::number;
 use std::fmt::Write;
@@ -252,7 +252,11 @@ pub(super) fn kill<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
         return Err(CommandError::Plain("No such client"));
     }
     for key in killed.iter().filter(|key| **key != call.conn) {
-        close_conn(state, *key, CloseReason::Killed);
+        let State { conns, pool, .. } = state;
+        if let Some(conn) = conns.get_mut(*key) {
+            conn.begin_closing(CloseReason::Killed, call.now.mono, pool);
+        }
+        mark_dirty(state, *key);
     }
     if is_old {
         call.reply.status("OK");

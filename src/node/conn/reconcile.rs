@@ -129,6 +129,8 @@ fn finish(state: &mut State, now: Now, key: ConnKey) {
         Phase::ReadClosed if conn.inbound.is_empty() && !conn.is_runnable => {
             close_conn(state, key, CloseReason::Done);
         }
+        // Its timer closes it, one of some at a time: many clients may be killed together.
+        Phase::Closing(CloseReason::Killed) => {}
         Phase::Closing(reason) if conn.is_read_closed => close_conn(state, key, reason),
         Phase::Closing(reason) => {
             conn.set_phase(Phase::Lingering(reason));

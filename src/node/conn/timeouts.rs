@@ -19,6 +19,7 @@ pub(in crate::node) fn time_limit(conn: &Conn, limits: &Limits) -> Option<(Insta
     match conn.phase() {
         Phase::Connecting => Some((after(conn.last_active, DIAL_MS), CloseReason::DialFailed)),
         Phase::Lingering(reason) => Some((after(conn.last_active, LINGER_MS), reason)),
+        Phase::Closing(CloseReason::Killed) => Some((conn.last_active, CloseReason::Killed)),
         // It waits for a reply of this node.
         Phase::Closing(_) if conn.outbound.is_empty() => None,
         Phase::Closing(_) => Some((after(conn.last_active, limits.slow_reader_ms), CloseReason::SlowReader)),
