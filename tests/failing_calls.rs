@@ -305,6 +305,38 @@ fn node_without_file_descriptors_serves_open_connections_without_spinning() {
     assert!(server.log().lines().count() <= 30, "{}", server.log());
 }
 
+/// As at the limit of maps of a process (`vm.max_map_count`), which buffers of very many clients could reach.
+#[test]
+fn node_that_can_map_no_more_memory_refuses_what_needs_it_and_goes_on() {
+    let Some(shim) = shim() else { return };
+    let value = "x".repeat(300_000);
+    for nth in [3, 10, 300] {
+        let mut server = launch(shim, Fault { call: "mmap", kind: "ENOMEM", nth, count: u32::MAX }).start();
+        let mut client = server.connect();
+        let refused = (0..nth).find(|n| {
+            client.try_send(&format!("SET k{n}:{value}\n")).unwrap();
+            patient_line(&server, &mut client).is_ok_and(|line| line.starts_with(":ERR "))
+        });
+        assert!(refused.is_some(), "maps from the {nth}. on fail, and all values were set");
+        // Replies that nobody reads, and requests without an end, stay where they are or end their connections.
+        let others: Vec<Client> = (0..50)
+            .map(|_| {
+                let mut other = server.connect();
+                let _ = other.try_send(&format!("{}SET k:{}", "GET k0\n".repeat(20), "y".repeat(10_000)));
+                other
+            })
+            .collect();
+        let mut last = server.connect();
+        last.try_send("PING\nGET none\n").unwrap();
+        for reply in ["0:PONG 1", ":GOT "] {
+            assert_eq!(patient_line(&server, &mut last).ok().as_deref(), Some(reply), "{}", server.log());
+        }
+        drop(others);
+        server.signal("TERM");
+        assert_eq!(server.end().0, Some(0), "{}", server.log());
+    }
+}
+
 #[test]
 fn failing_accept_is_logged() {
     let Some(shim) = shim() else { return };

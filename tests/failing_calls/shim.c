@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -142,6 +143,14 @@ ssize_t recv(int fd, void *bytes, size_t length, int flags) {
     if (number > 0) return fail(number);
     if (number == -2) sleep(2);
     return REAL(recv)(fd, bytes, number == -1 && length ? 1 : length, flags);
+}
+
+/* At the limit of maps of a process, each further one fails. The allocator's own calls do not come here. */
+void *mmap64(void *at, size_t length, int protection, int flags, int fd, off64_t offset) {
+    int number = flags & MAP_ANONYMOUS ? fate("mmap") : 0;
+    if (!number) return REAL(mmap64)(at, length, protection, flags, fd, offset);
+    errno = number;
+    return MAP_FAILED;
 }
 
 int clock_gettime(clockid_t id, struct timespec *at) {
