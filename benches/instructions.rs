@@ -105,6 +105,7 @@ fn instructions(name: &str, protocol: &str, pipeline: usize) -> u64 {
         .output()
         .expect("cannot run valgrind; on Debian: apt install valgrind");
     let log = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{name} {protocol} {pipeline}: {}: {log}", run.status);
     let count = log.lines().find_map(|line| line.split_once("Collected : "));
     count.unwrap_or_else(|| panic!("no count in {log}")).1.trim().parse().unwrap()
 }
