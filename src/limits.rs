@@ -378,6 +378,9 @@ pub const RESERVED_FILES: u64 = 32 + 2 * SPARE_HANDSHAKES as u64;
 /// is copied, after others.
 pub const POOLED_BUFFER_BYTES_MAX: usize = 176 * 1024;
 
+/// A reply of more bytes is written in pieces, and a value of more bytes is shared with the output, not copied.
+pub const LONG_REPLY_BYTES: usize = 128 * 1024;
+
 /// Bytes per piece of a long text. A piece has a map of its own and is written to the socket without being copied.
 pub const PIECE_BYTES: usize = 64 * 1024;
 

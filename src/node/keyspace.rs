@@ -49,9 +49,9 @@ const STORE_BYTES_MIN: u64 = 768 * 1024;
 /// Keys below which prefetching does not pay.
 const PREFETCHED_KEYS_MIN: usize = 4;
 
-/// The copies of values by requests that are carried out together after which the rest gets an error, in keys: 16 MiB,
-/// about 4 ms.
-const COPIED_MAX: usize = 16 * 1024;
+/// The copies of values by requests that are carried out together after which the rest gets an error, in keys: about
+/// 4 ms.
+pub(in crate::node) const COPIED_MAX: usize = 16 * 1024;
 
 /// Cost of reading the hashes of a segment for the own filter, in keys: about 12 µs.
 const FILTER_STEP_KEYS: usize = 48;

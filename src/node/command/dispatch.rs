@@ -2,6 +2,7 @@
 
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
+use crate::limits::LONG_REPLY_BYTES;
 use crate::node::command::error::CommandError;
 use crate::node::command::find::{arg_limits, find_command, find_plain_command, find_verb};
 use crate::node::command::forwarding;
@@ -21,7 +22,6 @@ use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
 use crate::node::lookup::answers::Answer;
 use crate::node::lookup::forwarded::Failure;
-use crate::node::lookup::pending_request::LONG_REPLY_BYTES;
 use crate::node::peer::handshake;
 use crate::node::state::{RecentName, State, close_conn};
 use crate::wire::args::{Args, Scratch};

@@ -5,13 +5,14 @@
 
 use crate::base::chunk_queue::ChunkQueue;
 use crate::base::time::Now;
+use crate::limits::LONG_REPLY_BYTES;
 use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::conn::pending;
 use crate::node::ids::ConnKey;
 use crate::node::lookup::answers::Answer;
 use crate::node::lookup::key_reply::{Found, KeyReply, Shape};
-use crate::node::lookup::pending_request::{LONG_REPLY_BYTES, Waiter};
+use crate::node::lookup::pending_request::Waiter;
 use crate::node::lookup::remote;
 use crate::node::state::State;
 use crate::node::versions::notices;

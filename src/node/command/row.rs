@@ -5,13 +5,14 @@ use crate::limits::KEYS_PER_STEP;
 use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::command::key_scan::KeyScan;
 use crate::node::ids::ConnKey;
+use crate::node::keyspace::COPIED_MAX;
 use crate::node::latency::CommandClass;
 use crate::node::lookup::answers::Answer;
 use crate::node::lookup::forwarded::OnMissing;
 use crate::node::lookup::key_reply::KeyReply;
 use crate::node::metrics::COMMANDS_MAX;
 use crate::node::state::State;
-use crate::store::HashedKey;
+use crate::store::{COPIED_BYTES_PER_KEY, HashedKey};
 use crate::wire::args::Args;
 use crate::wire::encoder::{Encoder, ReplyTooLong};
 use crate::wire::line_form::{LineForm, Syntax};
@@ -168,10 +169,6 @@ impl Keys {
     }
 }
 
-/// The error of a request after others in its transaction that have copied as much as they may.
-const COPIED_TOO_MUCH: &str = "not carried out: the requests before it in this transaction have copied 16 MiB of \
-                               values; send it in another one";
-
 /// The result of a call.
 pub type CommandResult<'a> = Result<Effect, CommandError<'a>>;
 
@@ -262,7 +259,7 @@ impl<'a> Call<'a> {
     #[inline]
     pub(in crate::node) fn run(&mut self, state: &mut State) -> CommandResult<'a> {
         if state.keyspace.has_copied_too_much() {
-            return Err(CommandError::Plain(COPIED_TOO_MUCH));
+            return Err(copied_too_much());
         }
         (self.command.run)(state, self)
     }
@@ -285,6 +282,19 @@ impl<'a> Call<'a> {
         }
         Err(CommandError::ReplyTooLong(ReplyTooLong { limit_bytes, keys: self.keys().len() }))
     }
+}
+
+// The table, and so docs/compatibility.md, names it.
+const _: () = assert!(COPIED_MAX * COPIED_BYTES_PER_KEY == 16 << 20);
+
+/// The error of a request after others in its transaction that have copied as much as they may.
+#[cold]
+fn copied_too_much() -> CommandError<'static> {
+    let mebibytes = COPIED_MAX * COPIED_BYTES_PER_KEY / (1 << 20);
+    CommandError::Sentence(format!(
+        "not carried out: the requests before it in this transaction have copied {mebibytes} MiB of values; send it in \
+         another one"
+    ))
 }
 
 impl Command {

@@ -1,13 +1,13 @@
 //! Commands that read and write values.
 
 use crate::base::time::Now;
+use crate::limits::LONG_REPLY_BYTES;
 use crate::node::command::error::{BadSeconds, CommandError, seconds};
 use crate::node::command::read::read;
 use crate::node::command::row::{Call, CommandResult, Effect, Shown};
 use crate::node::command::time::TimeForm;
 use crate::node::lookup::answers::Answer;
 use crate::node::lookup::key_reply::{KeyReply, Shape};
-use crate::node::lookup::pending_request::LONG_REPLY_BYTES;
 use crate::node::state::State;
 use crate::store::{Expiry, Full, HashedKey, PREFETCH_MAX};
 use crate::wire::args::Args;

@@ -9,7 +9,7 @@ use crate::base::chunk_queue::ChunkQueue;
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::slots::Slots;
 use crate::base::time::Now;
-use crate::limits::{BYTES_PER_STEP, PIECE_BYTES};
+use crate::limits::{BYTES_PER_STEP, LONG_REPLY_BYTES, PIECE_BYTES};
 use crate::node::conn::replies::SlotNumber;
 use crate::node::ids::{ConnKey, PendingKey, PendingTag};
 use crate::node::keyspace::Keyspace;
@@ -21,9 +21,6 @@ use crate::wire::encoder::{Encoder, GAP_BYTES_MIN, Protocol, ReplyHead, ReplyToo
 use crate::wire::field::{plain_up_to, put_escaped_piece};
 use crate::wire::frame::Wanted;
 use std::collections::VecDeque;
-
-/// Replies of at least this many bytes are written in pieces.
-pub(in crate::node) const LONG_REPLY_BYTES: usize = 128 * 1024;
 
 /// Bytes of a large value that are put in quotes at a time.
 const QUOTED_BYTES: usize = 32 * 1024;

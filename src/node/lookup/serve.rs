@@ -5,11 +5,10 @@
 //! bounds are dropped, and so are those older than the timeout of a lookup, whose answers would only delay others.
 
 use crate::base::time::Now;
-use crate::limits::{CLOCK_AHEAD_MAX_MS, LOOKUPS_PER_LINK_MAX};
+use crate::limits::{CLOCK_AHEAD_MAX_MS, LONG_REPLY_BYTES, LOOKUPS_PER_LINK_MAX};
 use crate::node::digest::sync;
 use crate::node::hybrid_clock::HybridClock;
 use crate::node::ids::PeerKey;
-use crate::node::lookup::pending_request::LONG_REPLY_BYTES;
 use crate::node::lookup::queries::DeferredQueries;
 use crate::node::peer::link_output;
 use crate::node::peer::link_queues::LinkQueues;
