@@ -829,6 +829,38 @@ mod tests {
     }
 
     #[test]
+    fn writes_of_an_iteration_end_with_its_share_however_many_clients_have_output() {
+        let mut node = Bench::start(Vec::new());
+        let value = "x".repeat(8 << 20);
+        let request = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len());
+        let mut writer = TcpStream::connect(node.addr()).unwrap();
+        let writing = std::thread::spawn(move || writer.write_all(request.as_bytes()).map(|()| writer));
+        while node.reactor.node.stats().requests == 0 {
+            node.iterate();
+        }
+        let _writer = writing.join().unwrap().unwrap();
+        let readers: Vec<TcpStream> = (0..60)
+            .map(|_| {
+                let mut reader = TcpStream::connect(node.addr()).unwrap();
+                reader.write_all(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n").unwrap();
+                reader
+            })
+            .collect();
+        // The sockets take some MB of each; a KiB costs a key.
+        let begin = node.reactor.node.spent();
+        let most = 24 << 10;
+        let ended = (0..10_000).find(|_| {
+            let before = node.reactor.node.spent();
+            node.iterate();
+            let spent = node.reactor.node.spent() - before;
+            assert!(spent < most, "{} MiB were written in one iteration", spent >> 10);
+            node.reactor.node.spent() - begin > most
+        });
+        assert!(ended.is_some(), "{} MiB were written", (node.reactor.node.spent() - begin) >> 10);
+        drop(readers);
+    }
+
+    #[test]
     fn events_are_taken_every_second_time_while_many_clients_always_have_input() {
         let Bench { mut reactor, .. } = Bench::start(Vec::new());
         let client = Key::from_bits(1 << 32).unwrap();
