@@ -161,17 +161,25 @@ impl Buffer {
     /// # Errors
     /// [`OutOfMemory`] if the system has no memory; nothing is changed then.
     pub fn append(&mut self, more: &[u8], expected: usize, pool: &mut Pool) -> Result<(), OutOfMemory> {
-        let needed = self.len() + more.len();
+        self.reserve(more.len(), expected, pool)?;
         match &mut self.bytes {
-            Bytes::Small(bytes) if bytes.len() + more.len() <= SMALL_MAX && expected <= SMALL_MAX => {
-                bytes.try_reserve(more.len()).map_err(|_| OutOfMemory)?;
-                bytes.extend_from_slice(more);
-                return Ok(());
+            Bytes::Small(bytes) => bytes.extend_from_slice(more),
+            Bytes::Mapped(bytes) => _ = bytes.append(more),
+        }
+        Ok(())
+    }
+
+    /// Makes room for `more` bytes; `expected` as in [`Buffer::append`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn reserve(&mut self, more: usize, expected: usize, pool: &mut Pool) -> Result<(), OutOfMemory> {
+        let needed = self.len() + more;
+        match &mut self.bytes {
+            Bytes::Small(bytes) if bytes.len() + more <= SMALL_MAX && expected <= SMALL_MAX => {
+                return bytes.try_reserve(more).map_err(|_| OutOfMemory);
             }
-            Bytes::Mapped(bytes) if bytes.free() >= more.len() => {
-                bytes.append(more);
-                return Ok(());
-            }
+            Bytes::Mapped(bytes) if bytes.free() >= more => return Ok(()),
             Bytes::Small(_) | Bytes::Mapped(_) => {}
         }
         // A buffer gets no more than it is expected to need at first, since the store may keep its map as a value.
@@ -179,9 +187,6 @@ impl Buffer {
         let room = if is_begun || needed <= MAP_BYTES { needed } else { 2 * needed };
         let grown = pool.map(room.max(expected))?;
         self.move_to(grown, pool);
-        if let Bytes::Mapped(bytes) = &mut self.bytes {
-            bytes.append(more);
-        }
         Ok(())
     }
 

@@ -198,10 +198,14 @@ impl ChunkQueue {
     }
 
     /// Puts back the chunk of [`ChunkQueue::back`], which was taken out to be appended to; no other call may come in
-    /// between. An empty chunk is freed if it is large.
+    /// between. An empty chunk goes to the pool.
     #[inline]
-    pub fn put_back(&mut self, chunk: Vec<u8>) {
-        self.last = if chunk.is_empty() && chunk.capacity() > 2 * CHUNK_BYTES { Vec::new() } else { chunk };
+    pub fn put_back(&mut self, chunk: Vec<u8>, pool: &mut Pool) {
+        if chunk.is_empty() {
+            pool.give(chunk);
+        } else {
+            self.last = chunk;
+        }
     }
 
     /// Appends a chunk without copying it, unless it is small.

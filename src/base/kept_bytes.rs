@@ -1,11 +1,9 @@
-//! Bytes of a request that waits: large ones are in a map of their own, since the allocator of the process returns only
+//! Bytes that are kept for a connection or a request: all but the smallest are in a map of their own, since the allocator of the process returns only
 //! the end of its heap to the system.
 
+use super::buffer::SMALL_MAX;
 use super::memory;
 use memmap2::MmapMut;
-
-/// Bytes above which they are in a map of their own.
-const SMALL_MAX: usize = 16 * 1024;
 
 /// Bytes of a page of the system; the memory of a map is counted in pages.
 const SYSTEM_PAGE_BYTES: usize = 4 * 1024;

@@ -3,9 +3,6 @@
 
 use super::line_form::{LineForm, Syntax};
 use super::request_error::RequestError;
-use crate::base::buffer::{Buffer, Pool};
-use crate::base::kept_bytes::KeptBytes;
-use crate::base::memory::{reserve, reserve_one};
 use memchr::{memchr, memchr2, memchr3, memrchr};
 
 /// Limits of one request in lines.
@@ -63,8 +60,10 @@ impl<'a> Args<'a> {
     /// An upper bound of the length of every argument, in bytes. O(1).
     pub fn longest_at_most(&self) -> usize {
         match self.spans {
-            [first, .., last] if self.unescaped.is_empty() => last.end.saturating_sub(first.start) as usize,
-            [only] => only.len(),
+            [first, .., last] if self.unescaped.is_empty() => {
+                bounds(*last).1.saturating_sub(bounds(*first).0)
+            }
+            [only] => length(*only),
             [] => 0,
             _ => usize::MAX,
         }
@@ -92,7 +91,7 @@ impl<'a> Args<'a> {
     }
 
     fn bytes(&self, span: Span) -> &'a [u8] {
-        let (start, end) = (span.start as usize, span.end as usize);
+        let (start, end) = bounds(span);
         // Offsets beyond the text are those of unescaped bytes.
         match start.checked_sub(self.text.len()) {
             None => &self.text[start..end],
@@ -101,108 +100,27 @@ impl<'a> Args<'a> {
     }
 }
 
-/// Arguments that own their bytes, for a request that is carried out later.
-#[derive(Debug)]
-pub struct OwnedArgs {
-    text: KeptBytes,
-    spans: Box<[Span]>,
+/// The position of an argument, its start and its end: in the input, or, from the input's length on, in the bytes
+/// unescaped from it. Bytes, so that spans can lie in any memory.
+pub type Span = [u8; 8];
+
+/// Start and end of a span.
+#[inline(always)]
+const fn bounds([a, b, c, d, e, f, g, h]: Span) -> (usize, usize) {
+    (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]) as usize)
 }
 
-impl OwnedArgs {
-    /// A copy; `None` if the system has no memory for it. O(bytes).
-    pub fn new(args: Args<'_>) -> Option<Self> {
-        Self::of(args.iter())
-    }
-
-    /// A copy of byte strings; `None` if the system has no memory for it. O(bytes).
-    pub fn of<'a>(args: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Self> {
-        let (count, bytes) = args.clone().fold((0, 0), |(count, bytes), arg| (count + 1, bytes + arg.len()));
-        let (mut text, mut spans) = (Vec::new(), Vec::new());
-        if !reserve(&mut text, bytes) || !reserve(&mut spans, count) {
-            return None;
-        }
-        for arg in args {
-            spans.push(span(text.len(), text.len() + arg.len()));
-            text.extend_from_slice(arg);
-        }
-        Some(Self { text: text.into(), spans: spans.into() })
-    }
-
-    /// The arguments.
-    pub fn args(&self) -> Args<'_> {
-        Args::new(self.text.as_slice(), &self.spans)
-    }
-
-    /// Bytes of the arguments.
-    pub fn bytes(&self) -> usize {
-        self.text.as_slice().len()
-    }
-
-    /// Bytes of memory that the arguments take.
-    pub fn held(&self) -> usize {
-        size_of::<Self>() + self.text.held() + size_of_val(&*self.spans)
-    }
+/// A span of these bounds.
+#[inline(always)]
+pub(super) const fn packed(start: u32, end: u32) -> Span {
+    let ([a, b, c, d], [e, f, g, h]) = (start.to_le_bytes(), end.to_le_bytes());
+    [a, b, c, d, e, f, g, h]
 }
 
-/// Requests that are carried out later, in memory that grows by the map: small ones of many clients would fill the heap.
-#[derive(Debug, Default)]
-pub struct RequestList {
-    text: Buffer,
-    spans: Vec<Span>,
-    /// Per request, the end of its arguments in `spans`.
-    ends: Vec<usize>,
-}
-
-impl RequestList {
-    /// Adds a copy of a request; false if the system has no memory for it: the list is then of no use. O(bytes).
-    pub fn push(&mut self, args: Args<'_>, pool: &mut Pool) -> bool {
-        let bytes = self.text.len() + args.iter().map(<[u8]>::len).sum::<usize>();
-        for arg in args.iter() {
-            let start = self.text.len();
-            if !reserve_one(&mut self.spans) || self.text.append(arg, bytes, pool).is_err() {
-                return false;
-            }
-            self.spans.push(span(start, start + arg.len()));
-        }
-        let has_room = reserve_one(&mut self.ends);
-        if has_room {
-            self.ends.push(self.spans.len());
-        }
-        has_room
-    }
-
-    /// The requests in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Args<'_>> + Clone {
-        (0..self.ends.len()).map(|at| {
-            let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
-            Args::new(self.text.as_slice(), &self.spans[start..self.ends[at]])
-        })
-    }
-
-    /// Bytes of memory.
-    pub const fn held(&self) -> usize {
-        self.text.held()
-            + self.spans.capacity() * size_of::<Span>()
-            + self.ends.capacity() * size_of::<usize>()
-    }
-
-    /// Drops the requests and returns their memory to the pool.
-    pub fn release(mut self, pool: &mut Pool) {
-        self.text.release(pool);
-    }
-}
-
-/// The position of an argument: in the input, or, from the input's length on, in the bytes unescaped from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Span {
-    pub(super) start: u32,
-    pub(super) end: u32,
-}
-
-impl Span {
-    const fn len(self) -> usize {
-        (self.end - self.start) as usize
-    }
+/// The number of bytes of an argument.
+const fn length(span: Span) -> usize {
+    let (start, end) = bounds(span);
+    end - start
 }
 
 /// Memory for the parsed arguments of one line, reused for the next.
@@ -254,10 +172,10 @@ impl Scratch {
         loop {
             let arg = cursor.arg()?;
             // A password is not a key: only the limit of the line bounds it.
-            if form.syntax.has_keys() && arg.key.len() > limits.key_bytes_max {
+            if form.syntax.has_keys() && length(arg.key) > limits.key_bytes_max {
                 return Err(RequestError::KeyTooLong(form, limits.key_bytes_max));
             }
-            if arg.value.len() > limits.value_bytes_max {
+            if length(arg.value) > limits.value_bytes_max {
                 return Err(RequestError::ValueTooLong(form, limits.value_bytes_max));
             }
             if fields == limits.args_max {
@@ -342,6 +260,12 @@ struct Cursor<'a, 's> {
 }
 
 impl<'a> Cursor<'a, '_> {
+    /// The bytes of an argument without quotes.
+    fn plain(&self, span: Span) -> &'a [u8] {
+        let (start, end) = bounds(span);
+        &self.text[start..end]
+    }
+
     /// Reads one field, up to the comma after it or the end of the line.
     fn arg(&mut self) -> Result<Field, RequestError<'a>> {
         self.skip_spaces();
@@ -379,7 +303,7 @@ impl<'a> Cursor<'a, '_> {
                     | Syntax::Raw
                     | Syntax::Keys => self.bare_to_comma()?,
                 };
-                let key = &self.text[arg.key.start as usize..arg.key.end as usize];
+                let key = self.plain(arg.key);
                 if key.is_empty() {
                     return Err(RequestError::EmptyKey(self.form));
                 }
@@ -425,7 +349,7 @@ impl<'a> Cursor<'a, '_> {
             return Ok(value);
         }
         let value = self.bare_to_comma()?;
-        let bytes = &self.text[value.start as usize..value.end as usize];
+        let bytes = self.plain(value);
         if has_redis_expiry(bytes) {
             return Err(Some(RequestError::RedisExpiry(self.form, bytes)));
         }
@@ -436,7 +360,7 @@ impl<'a> Cursor<'a, '_> {
     /// belongs to a field that should have been quoted, as JSON.
     fn bare(&mut self, end: usize) -> Result<Span, RequestError<'a>> {
         let field = self.trimmed(end);
-        let bytes = &self.text[field.start as usize..field.end as usize];
+        let bytes = self.plain(field);
         if memchr(b'"', bytes).is_some() {
             return Err(RequestError::InnerQuote(self.form, bytes));
         }
@@ -534,9 +458,10 @@ fn unescape(escape: &[u8]) -> Option<(u8, usize)> {
 }
 
 /// A span of a line. Lines and their unescaped bytes are below 4 GiB together.
+#[inline]
 pub(super) fn span(start: usize, end: usize) -> Span {
     let offset = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-    Span { start: offset(start), end: offset(end) }
+    packed(offset(start), offset(end))
 }
 
 /// `bytes` without the spaces at both ends. Other white space is part of a field.

@@ -193,6 +193,7 @@ pub mod http;
 pub mod line;
 pub mod line_form;
 pub mod lookahead;
+pub mod owned_args;
 pub mod remote_reply;
 pub mod request_error;
 pub mod resp;

@@ -5,7 +5,7 @@ use crate::node::command::error::CommandError;
 use crate::node::command::row::{Call, CommandResult, Effect};
 use crate::node::conn::connection::{ClientProtocol, Conn};
 use crate::node::conn::phase::CloseReason;
-use crate::node::conn::session::{Answers, Session, Transaction};
+use crate::node::conn::session::{Answers, Session, Text, Transaction};
 use crate::node::ids::ConnKey;
 use crate::node::state::{State, mark_dirty};
 use crate::wire::encoder::Protocol;
@@ -42,7 +42,7 @@ pub(super) fn id<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a
 /// CLIENT GETNAME.
 pub(super) fn getname<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     match state.conns.get(call.conn).and_then(Conn::session) {
-        Some(session) if !session.name().is_empty() => call.reply.bulk(session.name()),
+        Some(session) if !session.text(Text::Name).is_empty() => call.reply.bulk(session.text(Text::Name)),
         Some(_) | None => call.reply.null(),
     }
     Ok(Effect::Reply)
@@ -52,16 +52,16 @@ pub(super) fn getname<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
 pub(super) fn setname<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let name = call.args.get(0).unwrap_or_default();
     check_name(name)?;
-    set(state, call, |session| session.set_name(name))
+    set_text(state, call, Text::Name, name)
 }
 
 /// CLIENT SETINFO LIB-NAME name, or LIB-VER version.
 pub(super) fn setinfo<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     let (option, text) = (call.args.get(0).unwrap_or_default(), call.args.get(1).unwrap_or_default());
-    let (is_name, shown) = if option.eq_ignore_ascii_case(b"LIB-NAME") {
-        (true, "lib-name")
+    let (of, shown) = if option.eq_ignore_ascii_case(b"LIB-NAME") {
+        (Text::LibraryName, "lib-name")
     } else if option.eq_ignore_ascii_case(b"LIB-VER") {
-        (false, "lib-ver")
+        (Text::LibraryVersion, "lib-ver")
     } else {
         let option = String::from_utf8_lossy(option);
         return Err(CommandError::Sentence(format!("Unrecognized option '{option}'")));
@@ -70,11 +70,7 @@ pub(super) fn setinfo<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
         let sentence = format!("{shown} cannot contain spaces, newlines or special characters.");
         return Err(CommandError::Sentence(sentence));
     }
-    set(
-        state,
-        call,
-        |session| if is_name { session.set_library_name(text) } else { session.set_library_version(text) },
-    )
+    set_text(state, call, of, text)
 }
 
 /// CLIENT REPLY ON, OFF or SKIP. Only ON is answered.
@@ -126,9 +122,10 @@ pub(super) fn tracking<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<
     Ok(Effect::Reply)
 }
 
-fn set<'a>(state: &mut State, call: &mut Call<'a>, change: impl FnOnce(&mut Session)) -> CommandResult<'a> {
+fn set_text<'a>(state: &mut State, call: &mut Call<'a>, of: Text, text: &[u8]) -> CommandResult<'a> {
     if let Some(conn) = state.conns.get_mut(call.conn) {
-        change(conn.session_mut());
+        let set = conn.session_mut().set_text(of, text);
+        set.map_err(|error| CommandError::Sentence(error.to_string()))?;
     }
     call.reply.status("OK");
     Ok(Effect::Reply)
@@ -189,10 +186,10 @@ fn client_number<'a>(text: &[u8]) -> Result<u64, CommandError<'a>> {
 
 /// Appends the line of a client. Fields without a meaning here have the values of an idle client in Redis.
 fn put_client(text: &mut String, call: &Call<'_>, own: u64, conn: &Conn) {
-    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let session = conn.session();
+    let of = |text| session.map(|session| String::from_utf8_lossy(session.text(text))).unwrap_or_default();
     let queued = session.and_then(Session::transaction);
-    let multi = queued.map_or(-1, |queued| i64::try_from(queued.requests().iter().len()).unwrap_or(i64::MAX));
+    let multi = queued.map_or(-1, |queued| i64::try_from(queued.requests().len()).unwrap_or(i64::MAX));
     let is_queueing = queued.is_some();
     // Writing to a string cannot fail.
     let _ = writeln!(
@@ -202,7 +199,7 @@ fn put_client(text: &mut String, call: &Call<'_>, own: u64, conn: &Conn) {
          user=default redir=-1 resp={} lib-name={} lib-ver={}",
         conn.number(),
         conn.addr(),
-        session.map_or(String::new(), |session| shown(session.name())),
+        of(Text::Name),
         call.now.mono.since(conn.since()).as_secs(),
         call.now.mono.since(conn.last_active()).as_secs(),
         if is_queueing { "x" } else { "N" },
@@ -217,8 +214,8 @@ fn put_client(text: &mut String, call: &Call<'_>, own: u64, conn: &Conn) {
             "NULL".into()
         },
         if conn.protocol() == Some(ClientProtocol::Commands(Protocol::Resp3)) { 3 } else { 2 },
-        session.map_or(String::new(), |session| shown(session.library()[0])),
-        session.map_or(String::new(), |session| shown(session.library()[1])),
+        of(Text::LibraryName),
+        of(Text::LibraryVersion),
     );
 }
 

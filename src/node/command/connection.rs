@@ -4,6 +4,7 @@ use crate::node::command::client::check_name;
 use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::command::login::{USER, authenticate};
 use crate::node::command::row::{Call, CommandResult, Effect};
+use crate::node::conn::session::Text;
 use crate::node::state::State;
 use crate::wire::encoder::Protocol;
 use crate::wire::resp::parse::number;
@@ -91,7 +92,8 @@ pub(super) fn hello<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     }
     let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
     if let Some(name) = name {
-        conn.session_mut().set_name(name);
+        let set = conn.session_mut().set_text(Text::Name, name);
+        set.map_err(|error| CommandError::Sentence(error.to_string()))?;
     }
     let reply = &mut call.reply;
     reply.set_protocol(protocol);

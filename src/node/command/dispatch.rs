@@ -191,10 +191,12 @@ fn execute_silently<'a>(
         Ok(Effect::Transact) => {
             let requests = transaction::end(conn);
             if let Some(plan) = forwarding::plan(state, now, requests.iter()) {
-                forwarding::begin_transaction(state, now, key, protocol, false, &requests, plan);
+                forwarding::begin_transaction(state, now, key, protocol, false, requests, plan);
                 return cost;
             }
-            return cost + execute_all_silently(state, now, key, protocol, &mut requests.iter());
+            let executed = execute_all_silently(state, now, key, protocol, &mut requests.iter());
+            requests.release(&mut state.pool);
+            return cost + executed;
         }
         Err(CommandError::WrongPassword | CommandError::TooManyFailures(_)) => {
             login::refuse(state, now, key, Vec::new());
@@ -246,16 +248,13 @@ fn forward<'a>(
 fn transact(state: &mut State, now: Now, key: ConnKey, protocol: Protocol) -> usize {
     let Some(conn) = state.conns.get_mut(key) else { return 0 };
     let requests = transaction::end(conn);
-    let cost = match forwarding::plan(state, now, requests.iter()) {
-        Some(plan) => {
-            forwarding::begin_transaction(state, now, key, protocol, true, &requests, plan);
-            requests.iter().len()
-        }
-        None => {
-            let requests = requests.iter().map(|request| (request, false));
-            finish_transaction(state, now, key, protocol, requests, std::iter::empty())
-        }
-    };
+    let count = requests.len();
+    if let Some(plan) = forwarding::plan(state, now, requests.iter()) {
+        forwarding::begin_transaction(state, now, key, protocol, true, requests, plan);
+        return count;
+    }
+    let all = requests.iter().map(|request| (request, false));
+    let cost = finish_transaction(state, now, key, protocol, (count, all), std::iter::empty());
     requests.release(&mut state.pool);
     cost
 }
@@ -267,10 +266,10 @@ pub(in crate::node) fn finish_transaction<'r>(
     now: Now,
     key: ConnKey,
     protocol: Protocol,
-    requests: impl ExactSizeIterator<Item = (Args<'r>, bool)>,
+    (count, requests): (usize, impl Iterator<Item = (Args<'r>, bool)>),
     mut results: impl Iterator<Item = SharedBytes>,
 ) -> usize {
-    write_reply(state, now, key, protocol, |reply| reply.array(requests.len()));
+    write_reply(state, now, key, protocol, |reply| reply.array(count));
     set_transacting(state, key, true);
     let mut cost = 0;
     for (words, is_done) in requests {

@@ -34,10 +34,11 @@ use crate::node::schedule::cost_of_bytes;
 use crate::node::state::State;
 use crate::node::versions::floor;
 use crate::store::Version;
-use crate::wire::args::{Args, OwnedArgs, RequestList};
+use crate::wire::args::Args;
 use crate::wire::encoder::{Encoder, Protocol, ReplyHead, ReplyTooLong};
 use crate::wire::frame::{Body, Hints, KeyState, Wanted};
 use crate::wire::line_form::Syntax;
+use crate::wire::owned_args::{OwnedArgs, RequestList};
 use crate::wire::remote_reply::{KeyVersion, put_keys, put_result_head};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -364,7 +365,7 @@ pub(in crate::node) fn begin_transaction(
     conn: ConnKey,
     protocol: Protocol,
     is_answered: bool,
-    requests: &RequestList,
+    requests: RequestList,
     plan: Plan,
 ) {
     let mut words: Vec<&[u8]> = Vec::new();
@@ -376,20 +377,19 @@ pub(in crate::node) fn begin_transaction(
         }
     }
     let args = OwnedArgs::of(words.into_iter());
-    let requests: Option<Vec<OwnedArgs>> = requests.iter().map(OwnedArgs::new).collect();
     let head = Encoder::begin(Vec::new(), protocol, b"", "").head();
     let first = plan.keys.first().cloned().unwrap_or_default();
     let pending = pending::begin(state, conn, head, VERBATIM, is_answered, std::iter::once(&*first));
     let Some(pending) = pending else { return };
     pending::make_barrier(state, pending);
     let waiter = Waiter { pending, part: 0 };
-    let (Some(args), Some(requests)) = (args, requests) else {
+    let Some(args) = args else {
         return store_part(state, waiter, Answer::Failed(Failure::NoMemory), 0);
     };
     let request = Request { name: TRANSACTION.into(), args, protocol };
-    pending::count_command(state, pending, requests.iter().map(OwnedArgs::held).sum());
+    pending::count_command(state, pending, requests.held());
     if let Some(pending) = state.mesh.pending.get_mut(pending) {
-        pending.set_transaction(requests.into_iter().zip(plan.is_there).collect());
+        pending.set_transaction(requests, plan.is_there);
     }
     send_request(state, now, waiter, request, plan.keys, OnMissing::Creates);
 }

@@ -30,7 +30,7 @@ pub(in crate::node) fn run(state: &mut State, now: Now) -> usize {
 /// keys.
 fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
     let Some(mut pending) = pending::take(state, key) else { return 1 };
-    let Some(requests) = pending.take_transaction() else { return 1 };
+    let Some((requests, is_there)) = pending.take_transaction() else { return 1 };
     let (conn, protocol) = (pending.conn(), pending.protocol());
     let remote = match pending.part(0) {
         Some((_, Answer::Reply(bytes))) => RemoteReply::read(bytes.as_slice()).map(|remote| (bytes, remote)),
@@ -43,7 +43,7 @@ fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
         Some(_) | None => None,
     };
     let Some((bytes, remote)) = remote else { return 1 };
-    let all = requests.iter().map(|(request, is_done)| (request.args(), *is_done));
+    let all = requests.iter().zip(is_there.iter().copied());
     let mut rest = all.clone().filter(|(_, is_done)| !is_done).map(|(words, _)| words);
     if state.conns.get(conn).is_none() {
         // A transaction is carried out whole, even if its client has disconnected.
@@ -58,6 +58,6 @@ fn end_transaction(state: &mut State, now: Now, key: PendingKey) -> usize {
         execute_all_silently(state, now, conn, protocol, &mut rest)
     } else {
         let results = remote.results().map(|result| bytes.part(result.bytes));
-        finish_transaction(state, now, conn, protocol, all, results)
+        finish_transaction(state, now, conn, protocol, (requests.len(), all), results)
     }
 }

@@ -8,11 +8,10 @@ use crate::node::command::row::{Call, Command, CommandResult, Effect};
 use crate::node::conn::connection::Conn;
 use crate::node::conn::session::{KeyState, Session};
 use crate::node::ids::ConnKey;
+use crate::node::keyspace::Keyspace;
 use crate::node::state::State;
-use crate::wire::args::{Args, OwnedArgs, RequestList};
-
-/// The error of a request whose copy has no memory.
-const NO_MEMORY: &str = "the system has no memory for this request";
+use crate::wire::args::Args;
+use crate::wire::owned_args::RequestList;
 
 /// MULTI.
 pub(super) fn multi<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
@@ -57,9 +56,9 @@ pub(in crate::node) fn queue<'a>(
         return Ok(true);
     }
     let cost = command.cost_of(false, args);
-    if !transaction.add(words, cost, pool) {
+    if let Err(error) = transaction.add(words, cost, pool) {
         transaction.break_off();
-        return Err(CommandError::Plain(NO_MEMORY));
+        return Err(CommandError::Sentence(error.to_string()));
     }
     if transaction.cost() > TRANSACTION_KEYS_MAX || transaction.bytes() > bytes_max {
         transaction.break_off();
@@ -113,25 +112,26 @@ pub(super) fn discard<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
 
 /// WATCH of keys that are on this node or on none.
 pub(super) fn watch<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
-    let mut states = Vec::with_capacity(call.args.len());
-    for key in call.args.iter() {
-        let now = state_of(state, call.now, key);
-        if now.is_none() && is_elsewhere(state, key) {
-            return Err(CommandError::Plain(
-                "WATCH takes keys of this node; one of these may be on another (WHO shows where)",
-            ));
-        }
-        states.push(now);
+    let mut is_here =
+        |key: &[u8]| state_of(&state.keyspace, call.now, key).is_some() || !is_elsewhere(state, key);
+    if !call.args.iter().all(&mut is_here) {
+        return Err(CommandError::Plain(
+            "WATCH takes keys of this node; one of these may be on another (WHO shows where)",
+        ));
     }
-    let Some(conn) = state.conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
+    let State { conns, keyspace, pool, .. } = state;
+    let Some(conn) = conns.get_mut(call.conn) else { return Ok(Effect::Reply) };
     let session = conn.session_mut();
     if session.transaction().is_some() {
         return Err(CommandError::Plain("WATCH inside MULTI is not allowed"));
     }
-    if session.watched_keys() + states.len() > WATCHED_KEYS_MAX {
+    if session.watched_keys() + call.args.len() > WATCHED_KEYS_MAX {
         return Err(CommandError::Sentence(format!("a connection watches at most {WATCHED_KEYS_MAX} keys")));
     }
-    session.watch(OwnedArgs::new(call.args).ok_or(CommandError::Plain(NO_MEMORY))?, states);
+    for key in call.args.iter() {
+        let now = state_of(keyspace, call.now, key);
+        session.watch(key, now, pool).map_err(|error| CommandError::Sentence(error.to_string()))?;
+    }
     call.reply.status("OK");
     Ok(Effect::Reply)
 }
@@ -145,9 +145,8 @@ pub(super) fn unwatch<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
     Ok(Effect::Reply)
 }
 
-fn state_of(state: &mut State, now: Now, key: &[u8]) -> KeyState {
-    let hashed = state.keyspace.key(key);
-    state.keyspace.peek(now, hashed).map(|item| (item.version, item.expiry))
+fn state_of(keyspace: &Keyspace, now: Now, key: &[u8]) -> KeyState {
+    keyspace.peek(now, keyspace.key(key)).map(|item| (item.version, item.expiry))
 }
 
 fn is_elsewhere(state: &mut State, key: &[u8]) -> bool {
@@ -160,7 +159,7 @@ fn has_changed(state: &mut State, call: &Call<'_>) -> bool {
     let session = state.conns.get_mut(call.conn).and_then(Conn::session_if_any);
     let watched = session.map(Session::unwatch).unwrap_or_default();
     watched.iter().any(|(key, was)| {
-        let now = state_of(state, call.now, key);
-        now != was || (now.is_none() && is_elsewhere(state, key))
+        let now = state_of(&state.keyspace, call.now, key);
+        !was(now) || (now.is_none() && is_elsewhere(state, key))
     })
 }

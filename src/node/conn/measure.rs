@@ -5,6 +5,7 @@ use crate::base::time::Now;
 use crate::limits::{EvictionPolicy, Limits};
 use crate::node::conn::connection::Conn;
 use crate::node::conn::replies::SlotNumber;
+use crate::node::conn::session::Text;
 use crate::node::history::Counters;
 use crate::node::ids::ConnKey;
 use crate::node::latency::{Batch, CommandClass};
@@ -48,7 +49,7 @@ pub(in crate::node) fn wrote(state: &mut State, now: Now, key: ConnKey, count: u
     while let Some(mark) = marks.next_sent() {
         if is_slow(&config.limits, latency.replied(now.mono, mark)) {
             let (client, wall_ms, spent) = (conn.addr, now.wall_ms(), mark.spent(now.mono));
-            let name = conn.session.as_ref().map(|session| cut(session.name())).unwrap_or_default();
+            let name = conn.session.as_ref().map(|session| cut(session.text(Text::Name))).unwrap_or_default();
             let (command, others) = (mark.command(), mark.requests().saturating_sub(1));
             let key = mark.key.take();
             slow_log.add(

@@ -14,8 +14,8 @@ use crate::node::lookup::key_reply::KeyReply;
 use crate::node::lookup::pending_request::{PendingRequest, Waiter};
 use crate::node::schedule::cost_of_bytes;
 use crate::node::state::{State, mark_dirty};
-use crate::wire::args::OwnedArgs;
 use crate::wire::encoder::{ReplyHead, put_error};
+use crate::wire::owned_args::OwnedArgs;
 
 /// The cost of a reply in addition to its bytes: that of a request.
 const REPLY_COST_BYTES: usize = BYTES_PER_STEP / KEYS_PER_STEP;

@@ -177,7 +177,7 @@ impl Replies {
     #[inline(always)]
     pub fn close(&mut self, out: Vec<u8>, outbound: &mut ChunkQueue, pool: &mut Pool) {
         match &mut self.queue {
-            None => outbound.put_back(out),
+            None => outbound.put_back(out, pool),
             Some(queue) => Self::close_queued(queue, out, outbound, pool),
         }
     }
@@ -185,7 +185,7 @@ impl Replies {
     #[inline(never)]
     fn close_queued(queue: &mut Queue, out: Vec<u8>, outbound: &mut ChunkQueue, pool: &mut Pool) {
         match queue.slots.back_mut() {
-            None => return outbound.put_back(out),
+            None => return outbound.put_back(out, pool),
             Some(_) if out.is_empty() => {
                 // The reply comes later. An empty slot would hold a buffer that is not counted.
                 queue.slots.pop_back();

@@ -1,22 +1,22 @@
 //! The settings of a client for its connection: names, a transaction, watched keys, which requests are answered. Most
 //! clients set none, and have no session.
 
-use crate::base::buffer::Pool;
+use crate::base::buffer::{OutOfMemory, Pool};
 use crate::base::time::Instant;
 use crate::limits::{LOGIN_DELAY_MS, LOGIN_FAILURES_MAX};
 use crate::node::conn::replies::SlotNumber;
 use crate::store::{Expiry, Version};
-use crate::wire::args::{Args, OwnedArgs, RequestList};
+use crate::wire::args::Args;
+use crate::wire::owned_args::{OwnedArgs, RequestList};
 use std::time::Duration;
 
 /// The settings of one connection.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Session {
-    name: Box<[u8]>,
-    library: [Box<[u8]>; 2],
+    /// By [`Text`], if any is set.
+    texts: Option<OwnedArgs>,
     transaction: Option<Transaction>,
-    /// One entry per WATCH.
-    watched: Vec<Watched>,
+    watched: WatchedKeys,
     answers: Answers,
     /// Wrong passwords so far.
     failures: u32,
@@ -38,16 +38,24 @@ pub(in crate::node) struct Transaction {
 /// The part of a key's state that every write changes; `None` if there is no such key.
 pub(in crate::node) type KeyState = Option<(Version, Option<Expiry>)>;
 
-/// The keys of one WATCH, each with its state then.
-#[derive(Debug)]
-struct Watched {
-    keys: OwnedArgs,
-    states: Box<[KeyState]>,
+/// Watched keys, each with the bytes of its state then: a change of one makes the next transaction fail.
+#[derive(Debug, Default)]
+pub(in crate::node) struct WatchedKeys(RequestList);
+
+/// A text that a client has set for its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) enum Text {
+    /// By CLIENT SETNAME.
+    Name,
+    /// By CLIENT SETINFO: the name of its library.
+    LibraryName,
+    /// The version of its library.
+    LibraryVersion,
 }
 
-/// Watched keys with their states: a change of one makes the next transaction fail.
-#[derive(Debug, Default)]
-pub(in crate::node) struct WatchedKeys(Vec<Watched>);
+impl Text {
+    const ALL: [Self; 3] = [Self::Name, Self::LibraryName, Self::LibraryVersion];
+}
 
 /// Which requests are answered, as set by CLIENT REPLY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,26 +76,19 @@ pub(in crate::node) struct Refusal {
 }
 
 impl Session {
-    /// The name, as set by CLIENT SETNAME; empty: none.
-    pub(in crate::node) fn name(&self) -> &[u8] {
-        &self.name
+    /// A text; empty: none.
+    pub(in crate::node) fn text(&self, text: Text) -> &[u8] {
+        self.texts.as_ref().and_then(|texts| texts.args().get(text as usize)).unwrap_or_default()
     }
 
-    pub(in crate::node) fn set_name(&mut self, name: &[u8]) {
-        self.name = name.into();
-    }
-
-    /// The name and the version of the client's library, as set by CLIENT SETINFO.
-    pub(in crate::node) fn library(&self) -> [&[u8]; 2] {
-        self.library.each_ref().map(|text| &**text)
-    }
-
-    pub(in crate::node) fn set_library_name(&mut self, name: &[u8]) {
-        self.library[0] = name.into();
-    }
-
-    pub(in crate::node) fn set_library_version(&mut self, version: &[u8]) {
-        self.library[1] = version.into();
+    /// Sets a text.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] if the system has no memory for it; nothing is changed then.
+    pub(in crate::node) fn set_text(&mut self, text: Text, bytes: &[u8]) -> Result<(), OutOfMemory> {
+        let texts = Text::ALL.iter().map(|of| if *of == text { bytes } else { self.text(*of) });
+        self.texts = Some(OwnedArgs::of(texts).ok_or(OutOfMemory)?);
+        Ok(())
     }
 
     /// Which requests are answered.
@@ -136,19 +137,27 @@ impl Session {
         self.transaction.take().map(|transaction| transaction.requests).unwrap_or_default()
     }
 
-    /// Watches the keys of one WATCH, with their present states.
-    pub(in crate::node) fn watch(&mut self, keys: OwnedArgs, states: Vec<KeyState>) {
-        self.watched.push(Watched { keys, states: states.into() });
+    /// Watches a key with its present state.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] if the system has no memory for it.
+    pub(in crate::node) fn watch(
+        &mut self,
+        key: &[u8],
+        state: KeyState,
+        pool: &mut Pool,
+    ) -> Result<(), OutOfMemory> {
+        self.watched.0.push([key, &state_bytes(state)].into_iter(), pool)
     }
 
     /// Ends all watches; returns the watched keys.
     pub(in crate::node) fn unwatch(&mut self) -> WatchedKeys {
-        WatchedKeys(std::mem::take(&mut self.watched))
+        std::mem::take(&mut self.watched)
     }
 
     /// Keys that are watched.
-    pub(in crate::node) fn watched_keys(&self) -> usize {
-        self.watched.iter().map(|watched| watched.states.len()).sum()
+    pub(in crate::node) const fn watched_keys(&self) -> usize {
+        self.watched.0.len()
     }
 
     /// Counts a wrong password; returns their number.
@@ -195,19 +204,26 @@ impl Session {
 
     /// Bytes of memory.
     pub(in crate::node) fn held(&self) -> usize {
-        let names = self.name.len() + self.library.iter().map(|text| text.len()).sum::<usize>();
+        let texts = self.texts.as_ref().map_or(0, OwnedArgs::held);
         let transaction = self.transaction.as_ref().map_or(0, Transaction::bytes);
-        let watched = self.watched.iter().map(|watched| watched.keys.held() + size_of_val(&*watched.states));
         let refusal = self.refusal.as_ref().map_or(0, |refusal| refusal.reply.capacity());
-        size_of::<Self>() + names + transaction + watched.sum::<usize>() + refusal
+        size_of::<Self>() + texts + transaction + self.watched.0.held() + refusal
     }
 }
 
 impl Transaction {
-    /// Adds a request with its cost in keys; false if the system has no memory for it.
-    pub(in crate::node) fn add(&mut self, request: Args<'_>, cost: usize, pool: &mut Pool) -> bool {
+    /// Adds a request with its cost in keys.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] if the system has no memory for it: the transaction must be broken off.
+    pub(in crate::node) fn add(
+        &mut self,
+        request: Args<'_>,
+        cost: usize,
+        pool: &mut Pool,
+    ) -> Result<(), OutOfMemory> {
         self.cost += cost;
-        self.requests.push(request, pool)
+        self.requests.push(request.iter(), pool)
     }
 
     /// The cost of the requests, in keys.
@@ -236,8 +252,23 @@ impl Transaction {
 }
 
 impl WatchedKeys {
-    /// Each key with the state that it was in.
-    pub(in crate::node) fn iter(&self) -> impl Iterator<Item = (&[u8], KeyState)> {
-        self.0.iter().flat_map(|watched| watched.keys.args().iter().zip(watched.states.iter().copied()))
+    /// Each key, with whether this is the state that it was in.
+    pub(in crate::node) fn iter(&self) -> impl Iterator<Item = (&[u8], impl Fn(KeyState) -> bool)> {
+        self.0.iter().filter_map(|watched| {
+            let (key, was) = (watched.get(0)?, watched.get(1)?);
+            Some((key, move |state| *was == state_bytes(state)))
+        })
     }
+}
+
+/// A state as bytes: the version and the expiry, all zero for a key that does not exist.
+fn state_bytes(state: KeyState) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    if let Some((version, expiry)) = state {
+        bytes[..8].copy_from_slice(&version.0.to_le_bytes());
+        // No expiry is at the end of time.
+        let expiry = expiry.map_or(u64::MAX, Expiry::millis);
+        bytes[8..].copy_from_slice(&expiry.to_le_bytes());
+    }
+    bytes
 }

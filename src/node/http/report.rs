@@ -4,7 +4,7 @@ use super::{CLIENTS_LISTED_MAX, history_json, metrics_text, page, status_json};
 use crate::base::time::Now;
 use crate::node::command::status::{PeerView, linked_peers};
 use crate::node::conn::connection::{ClientProtocol, Conn};
-use crate::node::conn::session::Session;
+use crate::node::conn::session::Text;
 use crate::node::http::draft::{ClientView, Draft};
 use crate::node::state::State;
 use crate::node::tasks::ReportKind;
@@ -89,7 +89,7 @@ fn look_at_clients(state: &State, now: Now, draft: &mut Draft) {
 fn view(conn: &Conn, now: Now, traffic: u64) -> ClientView {
     ClientView {
         addr: conn.addr(),
-        name: conn.session().map_or(&[][..], Session::name).into(),
+        name: conn.session().map_or(&[][..], |session| session.text(Text::Name)).into(),
         protocol: match conn.speaks() {
             ClientProtocol::Http => "HTTP",
             ClientProtocol::Commands(Protocol::Lines) => "lines",

@@ -2,9 +2,9 @@
 //! command layer.
 
 use crate::node::ids::{LookupKey, NodeId, PeerKey, PendingKey};
-use crate::wire::args::OwnedArgs;
 use crate::wire::encoder::Protocol;
 use crate::wire::field::Excerpt;
+use crate::wire::owned_args::OwnedArgs;
 use std::collections::VecDeque;
 use std::fmt;
 

@@ -16,10 +16,10 @@ use crate::node::keyspace::Keyspace;
 use crate::node::lookup::answers::{Answer, Answers};
 use crate::node::lookup::key_reply::{Found, KeyReply, Shape, fill_gap};
 use crate::store::Expiry;
-use crate::wire::args::OwnedArgs;
 use crate::wire::encoder::{Encoder, GAP_BYTES_MIN, Protocol, ReplyHead, ReplyTooLong};
 use crate::wire::field::{plain_up_to, put_escaped_piece};
 use crate::wire::frame::Wanted;
+use crate::wire::owned_args::{OwnedArgs, RequestList};
 use std::collections::VecDeque;
 
 /// Bytes of a large value that are put in quotes at a time.
@@ -91,7 +91,7 @@ pub(in crate::node) struct PendingRequest {
     /// Later requests of the connection wait for its reply.
     is_barrier: bool,
     /// The requests of a transaction, each with whether its result is in the reply of the other node.
-    transaction: Option<Vec<(OwnedArgs, bool)>>,
+    transaction: Option<(RequestList, Vec<bool>)>,
     writer: Option<Writer>,
 }
 
@@ -190,8 +190,8 @@ impl PendingRequest {
 
     /// Makes it wait for the part of a transaction on another node; each request with whether its result is in that
     /// part.
-    pub(in crate::node) fn set_transaction(&mut self, requests: Vec<(OwnedArgs, bool)>) {
-        self.transaction = Some(requests);
+    pub(in crate::node) fn set_transaction(&mut self, requests: RequestList, is_there: Vec<bool>) {
+        self.transaction = Some((requests, is_there));
     }
 
     /// Whether it waits for a part of a transaction.
@@ -200,7 +200,7 @@ impl PendingRequest {
     }
 
     /// Takes out the requests of the transaction.
-    pub(in crate::node) const fn take_transaction(&mut self) -> Option<Vec<(OwnedArgs, bool)>> {
+    pub(in crate::node) const fn take_transaction(&mut self) -> Option<(RequestList, Vec<bool>)> {
         self.transaction.take()
     }
 
@@ -496,9 +496,9 @@ mod tests {
     use crate::base::shared_bytes::SharedBytes;
     use crate::base::slots::Slots;
     use crate::node::conn::replies::Replies;
-    use crate::wire::args::OwnedArgs;
     use crate::wire::encoder::{Encoder, Protocol};
     use crate::wire::frame::Wanted;
+    use crate::wire::owned_args::OwnedArgs;
     use std::rc::Rc;
 
     #[test]

@@ -22,8 +22,8 @@ use crate::node::state::State;
 use crate::node::versions::notices::{self, Notice};
 use crate::node::versions::{collection, discarded, floor};
 use crate::store::{KeyHash, Version};
-use crate::wire::args::OwnedArgs;
 use crate::wire::frame::{Body, Frame, FrameError, Hints, Oversized};
+use crate::wire::owned_args::OwnedArgs;
 use crate::wire::remote_reply::KeyVersion;
 use std::fmt;
 

@@ -10,7 +10,7 @@
 //! fewer bytes a call returns at once. A reader that buffers the incomplete request maps room for `bytes` in its
 //! buffer, so that a value is copied once; mapped memory that is not touched costs nothing.
 
-use super::super::args::{Args, Span, span};
+use super::super::args::{Args, Span, packed, span};
 use super::super::field::Excerpt;
 use crate::base::buffer::OutOfMemory;
 use crate::base::memory::reserve_one;
@@ -199,7 +199,7 @@ impl Parser {
             let (length, header) = short_length(input.get(at as usize..)?, b'$')?;
             let start = at + header;
             let end = start + length;
-            self.spans.push(Span { start, end });
+            self.spans.push(packed(start, end));
             at = end + 2;
         }
         (at as usize <= input.len() && at <= limits.request_bytes_max).then_some(at as usize)
