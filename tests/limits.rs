@@ -11,7 +11,7 @@ use common::client::{Client, End};
 use common::mesh::{free_port, wait_for_peers, wait_for_value};
 use common::resp::resp;
 use common::server::{Launch, Server};
-use common::wait_until;
+use common::{raise_open_files, wait_until};
 use socket2::SockRef;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -45,6 +45,7 @@ fn slow_reader_is_closed_and_others_are_served_meanwhile() {
 
 #[test]
 fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
+    raise_open_files();
     let server = Launch::new("buffers-given-back").start();
     let mut other = server.connect();
     other.call(&format!("SET key:{}", "v".repeat(60_000)));
@@ -63,6 +64,15 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
     let queued = "*1\r\n$5\r\nMULTI\r\n".to_owned()
         + &format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2000\r\n{}\r\n", "x".repeat(2_000)).repeat(100);
     let watched = format!("*1001\r\n$5\r\nWATCH\r\n{keys}");
+    // Many small parts, each of which would be some allocations.
+    let queued_small = "*1\r\n$5\r\nMULTI\r\n".to_owned() + &resp(&["SET", "k", "v"]).repeat(1_500);
+    let text = "x".repeat(1_000);
+    let texts = resp(&["CLIENT", "SETNAME", &text])
+        + &resp(&["CLIENT", "SETINFO", "LIB-NAME", &text])
+        + &resp(&["CLIENT", "SETINFO", "LIB-VER", &text]);
+    // Replies in pieces.
+    let long = resp(&[&["MGET"][..], &["key"; 500]].concat());
+    let watched_one = resp(&["WATCH", "k"]).repeat(1_000);
     // What a client makes the node hold at least.
     for (what, request, clients, bytes) in [
         ("large", &large, 15, large.len()),
@@ -73,6 +83,10 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
         ("many", &many, 600, 500),
         ("watched", &watched, 20, watched.len()),
         ("queued", &queued, 100, 190_000),
+        ("queued small", &queued_small, 700, 1_500 * 5),
+        ("watched one by one", &watched_one, 700, 1_000),
+        ("texts", &texts, 7_000, 3_000),
+        ("long", &long, 2_000, 0),
     ] {
         // What the allocator keeps from before is bounded below.
         let before = server.resident_bytes();

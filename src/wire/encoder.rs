@@ -191,6 +191,14 @@ impl Encoder {
         std::mem::replace(&mut self.out, out)
     }
 
+    /// Continues in the memory of `out`, which must be empty, with a copy of the bytes that are written and not taken out;
+    /// returns the memory so far. [`Encoder::clear`] no longer removes those bytes.
+    pub fn continue_in(&mut self, out: Vec<u8>) -> Vec<u8> {
+        let written = self.take_written(out);
+        self.out.extend_from_slice(&written);
+        written
+    }
+
     /// Puts back the bytes taken out by [`Encoder::take_written`], or their end. Nothing may have been written since.
     pub fn put_back(&mut self, rest: Vec<u8>) {
         self.out = rest;

@@ -150,7 +150,7 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
         if request.make_barrier() {
             conn.in_flight().raise_barrier();
         }
-        request.begin_writing(pool.take());
+        request.begin_writing();
         conn.replies.write_later(now.mono, slot, key);
     } else if let Some(request) = mesh.pending.remove(key) {
         conn.in_flight().end(request.is_barrier(), request.memory_bytes());

@@ -240,9 +240,9 @@ impl PendingRequest {
             && self.form.shape != Shape::Count
     }
 
-    /// Begins a reply in pieces, with the memory of `out`.
-    pub(in crate::node) fn begin_writing(&mut self, out: Vec<u8>) {
-        let mut reply = Encoder::resume(out, &self.head);
+    /// Begins a reply in pieces.
+    pub(in crate::node) fn begin_writing(&mut self) {
+        let mut reply = Encoder::resume(Vec::new(), &self.head);
         self.form.begin(&mut reply, self.answers.len());
         self.writer = Some(Writer { reply, next: 0, large: None, quoted: SharedBytes::default(), held: 0 });
     }
@@ -257,6 +257,9 @@ impl PendingRequest {
         pool: &mut Pool,
     ) -> (usize, bool) {
         let Some(mut writer) = self.writer.take() else { return (0, true) };
+        // It holds no memory between pieces: thousands of replies may wait for their readers.
+        let memory = writer.reply.continue_in(pool.take());
+        pool.give(memory);
         let mut cost = 0;
         if writer.quoted.is_empty() {
             cost = self.write_parts(&mut writer, keyspace, now, outbound, pool);
