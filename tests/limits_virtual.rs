@@ -418,6 +418,39 @@ fn work_that_requests_cause_beside_their_own_bytes_is_charged() {
 }
 
 #[test]
+fn large_value_counts_as_a_buffer_once_and_not_before_its_key_has_changed() {
+    const VALUE: usize = 2 << 20;
+    let mut driver = driver(Limits { buffers_max: 32 << 20, ..Limits::default() });
+    set_big(&mut driver, VALUE);
+    let before = stat(&mut driver, "buffers_bytes") as usize;
+    let readers: Vec<ClientId> = (0..100).map(|_| hoarder(&mut driver, 1)).collect();
+    driver.pass(ms(10));
+    let held = |driver: &mut Driver| (stat(driver, "buffers_bytes") as usize).saturating_sub(before);
+    assert!(held(&mut driver) < 1 << 20, "{} bytes", held(&mut driver));
+    for others in [0, 50] {
+        set_big(&mut driver, VALUE);
+        readers[..others].iter().for_each(|reader| driver.lose(*reader));
+        let held = held(&mut driver);
+        assert!((VALUE..VALUE + (1 << 20)).contains(&held), "{held} bytes for {others}");
+    }
+    for reader in &readers[50..] {
+        driver.reads(*reader, true);
+        assert_eq!(driver.take(*reader).len(), ":GOT big:\n".len() + VALUE);
+        driver.lose(*reader);
+    }
+    assert!(held(&mut driver) < 1 << 20, "{} bytes", held(&mut driver));
+    assert_eq!(closed(&driver, CloseReason::BuffersFull), 0);
+    // A cleared store counts what is left of it in the same way.
+    let reader = hoarder(&mut driver, 1);
+    let client = driver.client();
+    driver.call(client, &resp(&["FLUSHALL"]));
+    driver.pass(ms(10));
+    assert!((VALUE..VALUE + (1 << 20)).contains(&held(&mut driver)), "{} bytes", held(&mut driver));
+    driver.lose(reader);
+    assert!(held(&mut driver) < 1 << 20, "{} bytes", held(&mut driver));
+}
+
+#[test]
 fn text_of_the_filter_is_counted_while_it_is_written() {
     let mut driver = Driver::new(Config::default());
     let [client, other] = [driver.client(), driver.client()];
@@ -495,7 +528,8 @@ fn large_value_is_sent_as_it_was_however_its_key_changes_meanwhile() {
                 resp(&["MULTI"]) + &resp(&["GETSET", "k", value]) + &resp(&["PING"]) + &resp(&["EXEC"]),
                 format!("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n{}+PONG\r\n", bulk(value)),
             ),
-            (resp(&["SET", "k", "x", "GET"]) + &resp(&["GETDEL", "k"]), bulk(value) + "$1\r\nx\r\n"),
+            (resp(&["SET", "k", value, "GET"]), bulk(value)),
+            (resp(&["GETDEL", "k"]), bulk(value)),
         ];
         for change in [resp(&["DEL", "k"]), resp(&["APPEND", "k", "x"])] {
             let readers: Vec<ClientId> = requests

@@ -8,8 +8,7 @@
 //! of its heap to the system, and kept 40 to 270 MiB of buffers of connections that were closed.
 
 use super::memory;
-use super::shared_bytes::SharedBytes;
-use memmap2::MmapMut;
+use super::shared_bytes::{Account, SharedBytes, SharedMemory};
 use std::fmt;
 use std::rc::Rc;
 
@@ -42,16 +41,10 @@ impl fmt::Display for OutOfMemory {
 #[derive(Debug)]
 pub struct Mapped {
     /// Nothing is written to it while it is shared.
-    map: Rc<MmapMut>,
+    map: Rc<SharedMemory>,
     len: usize,
     /// The most bytes that it ever had: these are resident.
     touched: usize,
-}
-
-impl AsRef<[u8]> for Mapped {
-    fn as_ref(&self) -> &[u8] {
-        self.as_slice()
-    }
 }
 
 impl Mapped {
@@ -191,7 +184,7 @@ impl Buffer {
     }
 
     /// Moves the bytes into `map`, which was in use before, and continues there.
-    pub fn continue_in(&mut self, map: Rc<MmapMut>, pool: &mut Pool) {
+    pub fn continue_in(&mut self, map: Rc<SharedMemory>, pool: &mut Pool) {
         let touched = map.len();
         self.move_to(Mapped { map, len: 0, touched }, pool);
     }
@@ -224,7 +217,7 @@ impl Buffer {
     }
 
     /// The map that holds the bytes, if there is one; nothing is written to it while it is shared.
-    pub fn map(&self) -> Option<Rc<MmapMut>> {
+    pub fn map(&self) -> Option<Rc<SharedMemory>> {
         match &self.bytes {
             Bytes::Small(_) => None,
             Bytes::Mapped(bytes) => Some(Rc::clone(&bytes.map)),
@@ -260,16 +253,28 @@ impl Buffer {
 pub struct Pool {
     free: Vec<Vec<u8>>,
     /// All of [`MAP_BYTES`].
-    maps: Vec<Rc<MmapMut>>,
+    maps: Vec<Rc<SharedMemory>>,
     held: usize,
     count_max: usize,
     bytes_max: usize,
+    shared: Account,
 }
 
 impl Pool {
     /// A pool that keeps at most `count_max` buffers of at most `bytes_max` bytes each, and as many maps.
-    pub const fn new(count_max: usize, bytes_max: usize) -> Self {
-        Self { free: Vec::new(), maps: Vec::new(), held: 0, count_max, bytes_max }
+    pub fn new(count_max: usize, bytes_max: usize) -> Self {
+        let shared = Account::default();
+        Self { free: Vec::new(), maps: Vec::new(), held: 0, count_max, bytes_max, shared }
+    }
+
+    /// Counts memory that is shared in this account.
+    pub fn counting_in(self, shared: &Account) -> Self {
+        Self { shared: shared.clone(), ..self }
+    }
+
+    /// The account of memory that is shared.
+    pub const fn shared(&self) -> &Account {
+        &self.shared
     }
 
     /// An empty vector, with memory from an earlier use if there is one.
@@ -303,7 +308,8 @@ impl Pool {
             Some(map) => map,
             None => {
                 let unit = if bytes <= MAP_BYTES { MAP_BYTES } else { SYSTEM_PAGE_BYTES };
-                Rc::new(memory::map(bytes.max(1).next_multiple_of(unit)).ok_or(OutOfMemory)?)
+                let map = memory::map(bytes.max(1).next_multiple_of(unit)).ok_or(OutOfMemory)?;
+                Rc::new(SharedMemory::from(map))
             }
         };
         Ok(Mapped { map, len: 0, touched })
@@ -314,13 +320,16 @@ impl Pool {
     pub fn share(&mut self, bytes: &[u8]) -> Option<SharedBytes> {
         let mut mapped = self.map(bytes.len()).ok()?;
         mapped.append(bytes);
-        Some(SharedBytes::new(Rc::new(mapped), 0..bytes.len()))
+        mapped.map.enter(&self.shared);
+        mapped.map.count(mapped.held());
+        Some(SharedBytes::new(mapped.map, 0..bytes.len()))
     }
 
     /// Takes a map back; returns it to the system when it is large or the pool is full.
     pub fn give_mapped(&mut self, bytes: Mapped) {
         let is_shared = Rc::strong_count(&bytes.map) > 1;
         if self.maps.len() < self.count_max && bytes.map.len() == MAP_BYTES && !is_shared {
+            bytes.map.count(0);
             self.held += MAP_BYTES;
             self.maps.push(bytes.map);
         }
@@ -333,7 +342,7 @@ impl Pool {
 
     /// Frees all memory held.
     pub fn clear(&mut self) {
-        *self = Self::new(self.count_max, self.bytes_max);
+        (self.free, self.maps, self.held) = (Vec::new(), Vec::new(), 0);
     }
 
     /// Bytes of memory held for later use: at most 2 MiB and `count_max` × 64 KiB.

@@ -36,12 +36,12 @@ impl Chunk {
         }
     }
 
-    /// Bytes of memory. Shared ones count in full for each queue that they are in.
+    /// Bytes of memory. Shared ones have an account of their own.
     fn held(&self) -> usize {
         match self {
             Self::Owned(bytes) => bytes.capacity(),
             Self::Mapped(bytes) => bytes.held(),
-            Self::Shared(bytes) => bytes.len(),
+            Self::Shared(_) => 0,
         }
     }
 
@@ -69,6 +69,11 @@ struct Sealed {
 }
 
 impl Sealed {
+    /// Bytes of memory, with those of the list.
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.held + self.chunks.capacity() * size_of::<Chunk>()
+    }
+
     fn insert(&mut self, at: usize, chunk: Chunk) {
         self.bytes += chunk.as_slice().len();
         self.held += chunk.held();
@@ -157,9 +162,9 @@ impl ChunkQueue {
         self.len() == 0
     }
 
-    /// Bytes of memory held, in use or not. O(1).
+    /// Bytes of memory held, in use or not, without shared ones. O(1).
     pub fn held(&self) -> usize {
-        self.sealed.as_ref().map_or(0, |sealed| sealed.held) + self.last.capacity()
+        self.sealed.as_ref().map_or(0, |sealed| sealed.memory_bytes()) + self.last.capacity()
     }
 
     /// All unsent bytes, if they are in one chunk.
@@ -333,7 +338,7 @@ mod tests {
     fn bytes_that_were_sent_of_a_shared_chunk_are_not_sent_again_after_a_move_to_maps() {
         let mut pool = Pool::new(4, 64 * 1024);
         let mut queue = ChunkQueue::new();
-        queue.push_shared(b"0123456789".to_vec().into(), &mut pool);
+        queue.push_shared(pool.shared().share(b"0123456789".to_vec()), &mut pool);
         queue.consume(4, &mut pool);
         queue.move_to_maps(&mut pool);
         assert_eq!(queue.slices().flatten().copied().collect::<Vec<u8>>(), b"456789");
@@ -354,7 +359,7 @@ mod tests {
                 model.extend(&bytes);
                 match step % 3 {
                     0 => queue.push_chunk(bytes, &mut pool),
-                    1 => queue.push_shared(bytes.into(), &mut pool),
+                    1 => queue.push_shared(pool.shared().share(bytes), &mut pool),
                     _ => queue.back(&mut pool).extend_from_slice(&bytes),
                 }
             } else if rng.one_in(10) {
@@ -382,10 +387,11 @@ mod tests {
             }
             assert_eq!((queue.len(), queue.is_empty()), (model.len(), model.is_empty()));
             assert_eq!(queue.front().is_empty(), queue.is_empty());
-            assert!(queue.held() >= queue.len() && queue.held() >= queue.in_heap());
+            let held = queue.held() + pool.shared().bytes();
+            assert!(held >= queue.len() && queue.held() >= queue.in_heap());
         }
         queue.release(&mut pool);
-        assert_eq!((queue.len(), queue.held()), (0, 0));
+        assert_eq!((queue.len(), queue.held(), pool.shared().bytes()), (0, 0, 0));
     }
 
     #[test]

@@ -20,8 +20,8 @@ pub(in crate::node) fn audit(state: &State) {
 fn conns(state: &State) {
     let held: usize = state.conns.iter().map(|(_, conn)| conn.held()).sum();
     let is_left = |request: &&PendingRequest| state.conns.get(request.conn()).is_none();
-    let left: usize = state.mesh.pending.iter().filter(is_left).map(PendingRequest::memory_bytes).sum();
-    assert_eq!(held + left + state.tasks.held(), state.buffered.bytes(), "bytes of buffers");
+    let left: usize = state.mesh.pending.iter().filter(is_left).map(|request| request.held().memory).sum();
+    assert_eq!(held + left + state.tasks.held(), state.buffered.owned(), "bytes of buffers");
     let in_heap: usize = state.conns.iter().map(|(_, conn)| conn.in_heap).sum();
     assert_eq!(in_heap, state.buffered.in_heap(), "bytes of output in the heap");
     let long = state.conns.iter().filter(|(_, conn)| conn.outbound.len() > SMALL_MAX);

@@ -8,7 +8,7 @@
 //! caused, which bounds the backlog.
 
 use crate::base::memory::copy_of;
-use crate::base::shared_bytes::SharedBytes;
+use crate::base::shared_bytes::{SharedBytes, SharedMemory};
 use crate::base::time::{Instant, Now};
 use crate::filter::bloom::Bloom;
 use crate::filter::changelog::Changelog;
@@ -21,7 +21,6 @@ use crate::store::{
     Store, Version,
 };
 use crate::wire::frame::KeyState;
-use memmap2::MmapMut;
 use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
@@ -170,18 +169,19 @@ impl Keyspace {
 
     /// Offers the map that contains a request or frame while it is executed: a large value in it is linked, not
     /// copied. `None` ends the offer.
-    pub(in crate::node) fn offer(&mut self, map: Option<Rc<MmapMut>>) {
+    pub(in crate::node) fn offer(&mut self, map: Option<Rc<SharedMemory>>) {
         self.store.offer(map);
     }
 
     /// Bytes that have arrived, to be kept: shared where they lie if they are nearly all of the map that is offered, else
     /// copied. `None`: the system has no memory for a copy.
     pub(in crate::node) fn keep(&self, bytes: &[u8]) -> Option<SharedBytes> {
-        self.store.share_offered(bytes).or_else(|| copy_of(bytes).map(SharedBytes::from))
+        let copy = || copy_of(bytes).map(|copy| self.store.shared().share(copy));
+        self.store.share_offered(bytes).or_else(copy)
     }
 
     /// Takes an idle map of about this many bytes from the store, to receive a value in it.
-    pub(in crate::node) fn take_idle(&mut self, bytes: usize) -> Option<Rc<MmapMut>> {
+    pub(in crate::node) fn take_idle(&mut self, bytes: usize) -> Option<Rc<SharedMemory>> {
         self.store.take_idle(bytes)
     }
 

@@ -143,11 +143,12 @@ impl State {
         keyspace.set_dead_time(config.mesh.dead_time());
         Self {
             started: now.mono,
-            keyspace,
             conns: Slots::new(),
-            pool: Pool::new(POOLED_BUFFERS_MAX, POOLED_BUFFER_BYTES_MAX),
+            pool: Pool::new(POOLED_BUFFERS_MAX, POOLED_BUFFER_BYTES_MAX)
+                .counting_in(keyspace.store().shared()),
             pool_alarm: Alarm::default(),
-            buffered: Buffered::default(),
+            buffered: Buffered::new(keyspace.store().shared()),
+            keyspace,
             timers: Wheel::new(),
             actions: VecDeque::new(),
             runnable: Runnable::default(),
@@ -213,7 +214,7 @@ pub(in crate::node) fn forget_conn(state: &mut State, key: ConnKey, reason: Clos
     let Some(mut conn) = state.conns.remove(key) else { return false };
     let long: Vec<PendingRequest> =
         conn.replies.long().filter_map(|key| state.mesh.pending.remove(key)).collect();
-    long.iter().for_each(|request| conn.in_flight().end(false, request.memory_bytes()));
+    long.iter().for_each(|request| conn.in_flight().end(false, request.held()));
     conn.release(&mut state.pool);
     // Requests that wait for other nodes stay until their lookups have ended.
     state.buffered.replace(conn.accounted(), conn.bytes_of_requests());

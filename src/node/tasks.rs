@@ -86,13 +86,13 @@ pub(in crate::node) enum Job {
 }
 
 impl Job {
-    /// Bytes of memory of its text. What a scan has found is counted by the connection that waits for it.
+    /// Bytes of memory of its text, without pieces that are shared. What a scan has found is counted by the connection
+    /// that waits for it.
     pub(in crate::node) fn held(&self) -> usize {
         match self {
             Self::FilterDump(dump) => dump.as_ref().map_or(0, Dump::held),
             Self::Report(_, draft) => draft.as_ref().map_or(0, Draft::held),
-            Self::Reply(Ok(pieces)) => pieces.iter().map(SharedBytes::len).sum(),
-            Self::Scan(_) | Self::Reply(Err(_)) => 0,
+            Self::Scan(_) | Self::Reply(_) => 0,
         }
     }
 }

@@ -17,8 +17,7 @@ use super::size_classes::{
 };
 use crate::base::arena::{Arena, REGION_BYTES};
 use crate::base::prefetch::{CACHE_LINE_BYTES, prefetch};
-use crate::base::shared_bytes::SharedBytes;
-use memmap2::MmapMut;
+use crate::base::shared_bytes::{Account, SharedBytes, SharedMemory};
 use std::rc::Rc;
 
 /// The end of a short key in its slot: 16 bytes after the header without an expiry.
@@ -64,17 +63,17 @@ impl Heap {
     }
 
     /// See [`LargeObjects::offer`].
-    pub(super) fn offer(&mut self, map: Option<Rc<MmapMut>>) {
+    pub(super) fn offer(&mut self, map: Option<Rc<SharedMemory>>) {
         self.large_objects.offer(map);
     }
 
     /// See [`LargeObjects::share_offered`].
-    pub(super) fn share_offered(&self, value: &[u8]) -> Option<SharedBytes> {
-        self.large_objects.share_offered(value)
+    pub(super) fn share_offered(&self, value: &[u8], account: &Account) -> Option<SharedBytes> {
+        self.large_objects.share_offered(value, account)
     }
 
     /// See [`LargeObjects::take_idle`].
-    pub(super) fn take_idle(&mut self, bytes: usize) -> Option<Rc<MmapMut>> {
+    pub(super) fn take_idle(&mut self, bytes: usize) -> Option<Rc<SharedMemory>> {
         self.large_objects.take_idle(bytes)
     }
 
@@ -381,11 +380,11 @@ impl Heap {
     }
 
     /// The shared value of a live item, if it has a map of its own.
-    pub(super) fn share_value(&self, handle: u32) -> Option<SharedBytes> {
+    pub(super) fn share_value(&self, handle: u32, account: &Account) -> Option<SharedBytes> {
         let slot = self.slot(handle);
         let layout = Layout::read(slot);
-        let share = || self.large_objects.share(item::u32_at(slot, layout.body_at()), layout.value_len());
-        layout.is_large().then(share)?
+        let number = || item::u32_at(slot, layout.body_at());
+        layout.is_large().then(|| self.large_objects.share(number(), layout.value_len(), account))?
     }
 
     /// The expiry of a live item.

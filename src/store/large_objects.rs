@@ -17,10 +17,8 @@ use super::size_classes::{bytes_of, large_class_of};
 use super::slabs::{Moved, Slabs};
 use crate::base::chunked_vec::ChunkedVec;
 use crate::base::memory;
-use crate::base::shared_bytes::{SharedBytes, place_in};
-use memmap2::MmapMut;
+use crate::base::shared_bytes::{Account, SharedBytes, SharedMemory, place_in};
 use std::mem;
-use std::ops::Range;
 use std::rc::Rc;
 
 /// Bytes of a page of the system. If its pages are larger, a map takes more memory than is counted.
@@ -49,7 +47,7 @@ pub(super) struct LargeObjects {
     free: Option<u32>,
     used: usize,
     /// The map that contains the request being executed.
-    offered: Option<Rc<MmapMut>>,
+    offered: Option<Rc<SharedMemory>>,
     /// The head of the list of idle blocks.
     idle: Option<u32>,
     idle_bytes: usize,
@@ -75,83 +73,51 @@ impl Default for Block {
     }
 }
 
-/// An object with memory of its own, and the offsets of its key and value.
+/// An object with memory of its own, which is shared while it is sent, and the offsets of its key and value.
 #[derive(Debug)]
 struct OwnMemory {
-    memory: Memory,
+    memory: Rc<SharedMemory>,
     key_at: u32,
     value_at: u32,
 }
 
-/// Shared while it is sent.
-#[derive(Debug)]
-enum Memory {
-    Map(Rc<MmapMut>),
-    Heap(Rc<[u8]>),
+impl Drop for OwnMemory {
+    fn drop(&mut self) {
+        if self.is_shared() {
+            // The store counted it so far.
+            self.memory.count(self.held_bytes());
+        }
+    }
 }
 
 impl OwnMemory {
     /// Key and value of these lengths.
     fn key_and_value(&self, key_len: usize, value_len: usize) -> (&[u8], &[u8]) {
         let (key_at, value_at) = (self.key_at as usize, self.value_at as usize);
-        let bytes = self.memory.bytes();
+        let bytes = &self.memory;
         (&bytes[key_at..key_at + key_len], &bytes[value_at..value_at + value_len])
     }
 
     /// The same, mutable; empty while they are shared.
     fn key_and_value_mut(&mut self, key_len: usize, value_len: usize) -> (&mut [u8], &mut [u8]) {
         let (key_at, value_at) = (self.key_at as usize, self.value_at as usize);
-        let Some(bytes) = self.memory.bytes_mut() else { return (&mut [], &mut []) };
+        let Some(bytes) = Rc::get_mut(&mut self.memory) else { return (&mut [], &mut []) };
         let (front, value) = bytes.split_at_mut(value_at);
         (&mut front[key_at..key_at + key_len], &mut value[..value_len])
     }
 
-    fn share_value(&self, value_len: usize) -> SharedBytes {
+    fn share_value(&self, value_len: usize, account: &Account) -> SharedBytes {
         let at = self.value_at as usize;
-        self.memory.share(at..at + value_len)
-    }
-
-    fn held_bytes(&self) -> usize {
-        self.memory.held_bytes()
-    }
-}
-
-impl Memory {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Map(map) => map,
-            Self::Heap(bytes) => bytes,
-        }
-    }
-
-    /// `None` while it is shared.
-    fn bytes_mut(&mut self) -> Option<&mut [u8]> {
-        match self {
-            Self::Map(map) => Rc::get_mut(map).map(|map| &mut map[..]),
-            Self::Heap(bytes) => Rc::get_mut(bytes),
-        }
+        self.memory.enter(account);
+        SharedBytes::new(Rc::clone(&self.memory), at..at + value_len)
     }
 
     fn is_shared(&self) -> bool {
-        match self {
-            Self::Map(map) => Rc::strong_count(map) > 1,
-            Self::Heap(bytes) => Rc::strong_count(bytes) > 1,
-        }
-    }
-
-    fn share(&self, range: Range<usize>) -> SharedBytes {
-        match self {
-            Self::Map(map) => SharedBytes::new(Rc::<MmapMut>::clone(map), range),
-            Self::Heap(bytes) => SharedBytes::new(Rc::new(Rc::<[u8]>::clone(bytes)), range),
-        }
+        Rc::strong_count(&self.memory) > 1
     }
 
     fn held_bytes(&self) -> usize {
-        self.bytes().len()
-    }
-
-    const fn is_map(&self) -> bool {
-        matches!(self, Self::Map(_))
+        self.memory.len()
     }
 }
 
@@ -174,7 +140,7 @@ impl LargeObjects {
 
     /// Offers the map that contains a request while it is executed: a value that fills nearly all of the map is
     /// linked, not copied. `None` ends the offer.
-    pub(super) fn offer(&mut self, map: Option<Rc<MmapMut>>) {
+    pub(super) fn offer(&mut self, map: Option<Rc<SharedMemory>>) {
         self.offered = map;
     }
 
@@ -188,12 +154,13 @@ impl LargeObjects {
         self.numbers_growth_bytes() + self.offered.as_ref().map_or(0, |map| map.len())
     }
 
-    /// The value in the offered map, shared, if it fills nearly all of the map.
-    pub(super) fn share_offered(&self, value: &[u8]) -> Option<SharedBytes> {
+    /// The value in the offered map, shared and counted in an account, if it fills nearly all of the map.
+    pub(super) fn share_offered(&self, value: &[u8], account: &Account) -> Option<SharedBytes> {
         let map = self.offered.as_ref().filter(|map| is_about(value.len(), map.len()))?;
         let at = place_in(map, value)?;
-        let map: Rc<MmapMut> = Rc::clone(map);
-        Some(SharedBytes::new(map, at..at + value.len()))
+        map.enter(account);
+        map.count(map.len());
+        Some(SharedBytes::new(Rc::clone(map), at..at + value.len()))
     }
 
     /// The offsets of key and value in the offered map.
@@ -209,7 +176,7 @@ impl LargeObjects {
     }
 
     /// Takes an idle map of about this many bytes.
-    pub(super) fn take_idle(&mut self, bytes: usize) -> Option<Rc<MmapMut>> {
+    pub(super) fn take_idle(&mut self, bytes: usize) -> Option<Rc<SharedMemory>> {
         let (mut before, mut at) = (None, self.idle);
         for _ in 0..IDLE_SEARCHED_MAX {
             let number = at?;
@@ -222,10 +189,9 @@ impl LargeObjects {
                     None => self.idle = next,
                 }
                 self.maps_used = true;
-                return match self.forget_idle(number)?.memory {
-                    Memory::Map(map) => Some(map),
-                    Memory::Heap(_) => None,
-                };
+                let map = Rc::clone(&self.forget_idle(number)?.memory);
+                map.count(0);
+                return Some(map);
             }
             (before, at) = (at, next);
         }
@@ -285,8 +251,7 @@ impl LargeObjects {
             }
             Block::OwnMemory(alone) => {
                 self.own_memory_bytes -= alone.held_bytes();
-                if alone.memory.is_shared() {
-                    // Its other owners count the memory.
+                if alone.is_shared() {
                     *block = Block::Free { next: self.free.replace(number) };
                     self.maps -= usize::from(alone.memory.is_map());
                 } else {
@@ -315,10 +280,11 @@ impl LargeObjects {
         }
     }
 
-    /// Shares the value of a block in use, of this length; `None` if it is in a slab, where it may be moved.
-    pub(super) fn share(&self, number: u32, value_len: usize) -> Option<SharedBytes> {
+    /// Shares the value of a block in use, of this length; `None` if it is in a slab, where it may be moved. It counts in
+    /// the account once the block is freed.
+    pub(super) fn share(&self, number: u32, value_len: usize, account: &Account) -> Option<SharedBytes> {
         match &self.blocks[number as usize] {
-            Block::OwnMemory(alone) => Some(alone.share_value(value_len)),
+            Block::OwnMemory(alone) => Some(alone.share_value(value_len, account)),
             Block::InSlab { .. } | Block::Idle { .. } | Block::Free { .. } => None,
         }
     }
@@ -358,7 +324,7 @@ impl LargeObjects {
             Block::OwnMemory(alone) => {
                 let held = alone.held_bytes();
                 let has_room = alone.value_at as usize + value_len <= held;
-                class.is_none() && has_room && is_about(bytes, held) && !alone.memory.is_shared()
+                class.is_none() && has_room && is_about(bytes, held) && !alone.is_shared()
             }
             Block::Idle { .. } | Block::Free { .. } => false,
         }
@@ -518,28 +484,28 @@ impl LargeObjects {
         Some(alone)
     }
 
-    fn memory_for(&mut self, key: &[u8], value: &[u8]) -> Option<(Memory, u32, u32)> {
+    fn memory_for(&mut self, key: &[u8], value: &[u8]) -> Option<(Rc<SharedMemory>, u32, u32)> {
         if let Some((key_at, value_at)) = self.place_in_offered(key, value) {
-            return Some((Memory::Map(self.offered.take()?), key_at, value_at));
+            return Some((self.offered.take()?, key_at, value_at));
         }
         let bytes = (key.len() + value.len()).next_multiple_of(SYSTEM_PAGE_BYTES);
         let memory = if let Some(mut map) = self.take_idle(bytes) {
             write_body(Rc::get_mut(&mut map)?, key, value);
-            Memory::Map(map)
+            map
         } else {
             let enough = self.idle_bytes.saturating_sub(bytes);
             while self.idle_bytes > enough && self.give_back() {}
-            self.copied(bytes, key, value)?
+            Rc::new(self.copied(bytes, key, value)?)
         };
         Some((memory, 0, number_of_bytes(key.len())))
     }
 
     /// Copies key and value into fresh memory.
-    fn copied(&self, bytes: usize, key: &[u8], value: &[u8]) -> Option<Memory> {
+    fn copied(&self, bytes: usize, key: &[u8], value: &[u8]) -> Option<SharedMemory> {
         if self.maps < MAPS_MAX {
             let mut map = memory::map(bytes)?;
             write_body(&mut map, key, value);
-            return Some(Memory::Map(Rc::new(map)));
+            return Some(map.into());
         }
         let mut body = Vec::new();
         if !memory::reserve(&mut body, key.len() + value.len()) {
@@ -547,7 +513,7 @@ impl LargeObjects {
         }
         body.extend_from_slice(key);
         body.extend_from_slice(value);
-        Some(Memory::Heap(body.into()))
+        Some(body.into())
     }
 
     /// Unmaps the first idle block; false if there is none.

@@ -46,7 +46,7 @@ pub use room::Full;
 pub use scan::{ScanCursor, SegmentScan};
 
 use crate::base::memory::reserve;
-use crate::base::shared_bytes::SharedBytes;
+use crate::base::shared_bytes::{Account, SharedBytes, SharedMemory};
 use crate::base::time::Instant;
 use compaction::Compaction;
 use deferred_free::DeferredFree;
@@ -55,7 +55,6 @@ use expiry::Timers;
 use heap::Heap;
 use index::{Index, Keys};
 use item::Layout;
-use memmap2::MmapMut;
 use size_classes::LARGE_BYTES_MAX as MAPPED_BYTES_MIN;
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -119,6 +118,7 @@ pub struct Store {
     copied: usize,
     /// The evictions and compaction for writes since then, in keys.
     reclaimed: usize,
+    shared: Account,
 }
 
 /// Keys that have expired or were evicted and are to be reported.
@@ -149,6 +149,7 @@ impl Store {
             steps: 0,
             copied: 0,
             reclaimed: 0,
+            shared: Account::default(),
         }
     }
 
@@ -229,17 +230,17 @@ impl Store {
 
     /// Offers the map that contains the request being executed, until the next call: a value that fills nearly all of
     /// the map is linked, not copied, if that is within the limit. `None` ends the offer.
-    pub fn offer(&mut self, map: Option<Rc<MmapMut>>) {
+    pub fn offer(&mut self, map: Option<Rc<SharedMemory>>) {
         self.heap.offer(map);
     }
 
     /// The value in the offered map, shared, if it fills nearly all of the map.
     pub fn share_offered(&self, value: &[u8]) -> Option<SharedBytes> {
-        self.heap.share_offered(value)
+        self.heap.share_offered(value, &self.shared)
     }
 
     /// Takes an idle map of about this many bytes, to receive a large value in it.
-    pub fn take_idle(&mut self, bytes: usize) -> Option<Rc<MmapMut>> {
+    pub fn take_idle(&mut self, bytes: usize) -> Option<Rc<SharedMemory>> {
         self.heap.take_idle(bytes)
     }
 
@@ -272,7 +273,13 @@ impl Store {
     pub fn share(&self, now: Instant, key: HashedKey<'_>) -> Option<SharedBytes> {
         let handle = self.find(key)?;
         let item = unexpired(now, self.heap.item_at(handle))?;
-        Some(self.heap.share_value(handle).unwrap_or_else(|| item.value.to_vec().into()))
+        let shared = self.heap.share_value(handle, &self.shared);
+        Some(shared.unwrap_or_else(|| self.shared.share(item.value.to_vec())))
+    }
+
+    /// The account of memory that was shared and is not the store's: copies, and values that the store has dropped.
+    pub const fn shared(&self) -> &Account {
+        &self.shared
     }
 
     /// The version of `key`, and whether it is unexpired; `None` if there is no item.

@@ -173,6 +173,11 @@ impl Encoder {
         self.out.len() - self.start
     }
 
+    /// Bytes of memory.
+    pub const fn held(&self) -> usize {
+        self.out.capacity()
+    }
+
     /// Whether nothing is written, as at the beginning of a reply in RESP.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

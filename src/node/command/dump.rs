@@ -81,9 +81,9 @@ impl Dump {
         Ok(is_complete)
     }
 
-    /// Bytes of memory.
+    /// Bytes of memory, without the complete pieces.
     pub(in crate::node) fn held(&self) -> usize {
-        self.text.capacity() + self.pieces.iter().map(SharedBytes::len).sum::<usize>()
+        self.text.capacity()
     }
 
     /// The text of a complete dump.

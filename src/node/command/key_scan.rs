@@ -100,6 +100,11 @@ impl KeyScan {
         Ok(())
     }
 
+    /// Bytes of memory, without the complete pieces.
+    pub(super) const fn held(&self) -> usize {
+        self.found.held()
+    }
+
     /// Bytes of the keys found.
     pub(super) fn bytes(&self) -> usize {
         self.pieces.iter().map(SharedBytes::len).sum::<usize>() + self.found.len()

@@ -4,6 +4,7 @@ use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::node::command::dump::Dump;
 use crate::node::command::key_scan::KeyScan;
+use crate::node::conn::in_flight::Held;
 use crate::node::http::report;
 use crate::node::ids::ConnKey;
 use crate::node::state::{State, mark_dirty};
@@ -51,7 +52,7 @@ pub(in crate::node) fn step(state: &mut State, now: Now) -> usize {
             let mut draft = draft.unwrap_or_default();
             let is_complete = report::step(state, now, kind, &mut draft);
             if is_complete {
-                Job::Reply(Ok(vec![draft.into_text().into()]))
+                Job::Reply(Ok(vec![state.pool.shared().share(draft.into_text())]))
             } else {
                 Job::Report(kind, Some(draft))
             }
@@ -82,7 +83,7 @@ fn step_of_scan(state: &mut State, now: Now, mut scan: Box<KeyScan>, waiters: &m
     for waiter in &*waiters {
         if let Some(conn) = state.conns.get_mut(waiter.conn) {
             let has_ended = is_complete || is_too_long || result.is_err();
-            let bytes = if has_ended { 0 } else { found_bytes };
+            let bytes = if has_ended { 0 } else { scan.held() };
             conn.in_flight().has_found(bytes);
             mark_dirty(state, waiter.conn);
         }
@@ -168,12 +169,13 @@ fn complete(
 ) {
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(waiter.conn) else { return };
-    conn.in_flight().end(waiter.form.is_barrier(), 0);
+    conn.in_flight().end(waiter.form.is_barrier(), Held::default());
     if pieces.is_empty() {
         let reply = [begin, end].concat();
         conn.fill(now.mono, waiter.slot, &reply, pool);
     } else {
-        let pieces = iter::once(begin.into()).chain(pieces.iter().cloned()).chain([end.into()]).collect();
+        let [begin, end] = [begin, end].map(|bytes| pool.shared().share(bytes));
+        let pieces = iter::once(begin).chain(pieces.iter().cloned()).chain([end]).collect();
         conn.fill_pieces(now.mono, waiter.slot, pieces, pool);
     }
     mark_dirty(state, waiter.conn);

@@ -1,6 +1,7 @@
 //! The bytes of buffers of all connections and tasks, which `buffers_max` and the memory of the system bound.
 
 use crate::base::memory::has_left;
+use crate::base::shared_bytes::Account;
 
 /// Bytes by which the buffers grow between two checks that the system has memory left: small buffers are allocated
 /// unchecked.
@@ -13,9 +14,12 @@ const FEW_BYTES: usize = 256 * 1024;
 const HEAP_BYTES: usize = 2 << 20;
 
 /// The sum of the bytes of all buffers; see the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::node) struct Buffered {
-    bytes: usize,
+    /// Bytes of connections and tasks alone.
+    owned: usize,
+    /// Bytes that they share.
+    shared: Account,
     /// Bytes of output in the heap.
     in_heap: usize,
     /// The sum at the last check of the system's memory, or the smallest one since.
@@ -23,13 +27,24 @@ pub(in crate::node) struct Buffered {
 }
 
 impl Buffered {
-    pub(in crate::node) const fn bytes(&self) -> usize {
-        self.bytes
+    /// Without buffers; bytes that are shared count in `shared`.
+    pub(in crate::node) fn new(shared: &Account) -> Self {
+        Self { owned: 0, shared: shared.clone(), in_heap: 0, at_probe: 0 }
+    }
+
+    #[inline]
+    pub(in crate::node) fn bytes(&self) -> usize {
+        self.owned + self.shared.bytes()
+    }
+
+    /// Bytes of connections and tasks alone, without those that they share.
+    pub(in crate::node) const fn owned(&self) -> usize {
+        self.owned
     }
 
     /// Whether few bytes are in use.
-    pub(in crate::node) const fn are_few(&self) -> bool {
-        self.bytes <= FEW_BYTES
+    pub(in crate::node) fn are_few(&self) -> bool {
+        self.bytes() <= FEW_BYTES
     }
 
     /// Bytes of output in the heap.
@@ -52,17 +67,18 @@ impl Buffered {
     /// Replaces the `before` bytes of a connection or a task by `after`.
     #[inline]
     pub(in crate::node) const fn replace(&mut self, before: usize, after: usize) {
-        self.bytes = self.bytes - before + after;
+        self.owned = self.owned - before + after;
     }
 
     /// Whether buffers are over `buffers_max`, or have grown and the system has little memory left.
     #[inline]
     pub(super) fn are_over(&mut self, buffers_max: u64) -> bool {
-        self.at_probe = self.at_probe.min(self.bytes);
-        let must_probe = self.bytes - self.at_probe >= BYTES_PER_PROBE;
+        let bytes = self.bytes();
+        self.at_probe = self.at_probe.min(bytes);
+        let must_probe = bytes - self.at_probe >= BYTES_PER_PROBE;
         if must_probe {
-            self.at_probe = self.bytes;
+            self.at_probe = bytes;
         }
-        self.bytes as u64 > buffers_max || must_probe && !has_left(2 * BYTES_PER_PROBE)
+        bytes as u64 > buffers_max || must_probe && !has_left(2 * BYTES_PER_PROBE)
     }
 }

@@ -496,10 +496,7 @@ impl Conn {
             && (self.is_refused
                 || self.awaits_peer
                 || self.unsent() > limits.outbound_pause_bytes as usize
-                || self
-                    .in_flight
-                    .as_ref()
-                    .is_some_and(|requests| requests.must_wait(limits.lookups_per_connection as usize))
+                || self.in_flight.as_ref().is_some_and(|requests| requests.must_wait(limits))
                 || self.replies.waiting() > 0
                     && (self.awaits_replies
                         || self.replies.waiting() >= limits.lookups_per_connection as usize

@@ -2,9 +2,9 @@
 
 use crate::base::buffer::{Buffer, OutOfMemory, Pool};
 use crate::base::memory::LARGE_BYTES;
+use crate::base::shared_bytes::SharedMemory;
 use crate::limits::BYTES_PER_STEP;
 use crate::wire::frame::{FrameLimits, Parsed, frame_bytes, number_answered, parse};
-use memmap2::MmapMut;
 use std::rc::Rc;
 
 /// The frame so far.
@@ -55,7 +55,7 @@ impl Fragments {
         input: &[u8],
         limits: FrameLimits,
         pool: &mut Pool,
-        idle: impl FnOnce(usize) -> Option<Rc<MmapMut>>,
+        idle: impl FnOnce(usize) -> Option<Rc<SharedMemory>>,
     ) -> Result<(usize, usize), OutOfMemory> {
         let bytes = &input[..self.left.min(input.len())];
         let skipped = self.skip.min(bytes.len());

@@ -1,5 +1,16 @@
 //! The requests of a connection that wait for other nodes or for a task.
 
+use crate::limits::Limits;
+
+/// Bytes that a request which waits for other nodes holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::node) struct Held {
+    /// Bytes of memory.
+    pub(in crate::node) memory: usize,
+    /// Bytes of values, whose memory is shared and has an account of its own.
+    pub(in crate::node) values: usize,
+}
+
 /// Requests of a connection whose replies are not known yet.
 #[derive(Debug, Default)]
 pub(in crate::node) struct InFlight {
@@ -8,8 +19,10 @@ pub(in crate::node) struct InFlight {
     /// Requests for which later ones of the connection wait, since a later request could change the result of such a
     /// request or depend on it: commands on another node, scans, long replies that read keys of this node.
     barriers: usize,
-    /// Bytes of memory of requests that wait for other nodes.
-    bytes: usize,
+    /// Bytes of requests that wait for other nodes, or for their replies to be written.
+    held: Held,
+    /// Bytes of the values that lookups have found lately; `None` before the first one.
+    value_bytes: Option<usize>,
     /// Bytes of the keys that a scan has found.
     found_bytes: usize,
 }
@@ -20,19 +33,19 @@ impl InFlight {
         self.lookups
     }
 
-    /// Whether later requests wait; `lookups_max` is the limit of lookups per connection.
-    pub(super) const fn must_wait(&self, lookups_max: usize) -> bool {
-        self.barriers > 0 || self.lookups >= lookups_max
+    /// Whether later requests wait.
+    pub(super) fn must_wait(&self, limits: &Limits) -> bool {
+        self.barriers > 0 || self.lookups >= limits.lookups_per_connection as usize
     }
 
     /// Bytes of memory.
     pub(super) const fn bytes(&self) -> usize {
-        self.bytes + self.found_bytes
+        self.held.memory + self.found_bytes
     }
 
     /// Bytes of memory of requests that wait for other nodes.
     pub(in crate::node) const fn bytes_of_requests(&self) -> usize {
-        self.bytes
+        self.held.memory
     }
 
     /// Sets the bytes of the keys that a scan has found.
@@ -40,20 +53,24 @@ impl InFlight {
         self.found_bytes = bytes;
     }
 
-    /// Adds a request that waits for `lookups` lookups and holds `bytes` bytes.
-    pub(in crate::node) const fn begin(&mut self, lookups: usize, bytes: usize) {
+    /// Adds a request that waits for `lookups` lookups.
+    pub(in crate::node) const fn begin(&mut self, lookups: usize, held: Held) {
         self.lookups += lookups;
-        self.bytes += bytes;
+        self.holds(Held { memory: 0, values: 0 }, held);
     }
 
-    /// Removes a lookup that has ended.
-    pub(in crate::node) const fn lookup_ended(&mut self) {
+    /// Removes a lookup that has ended with a value of this length. What is expected of the next ones rises at once and
+    /// falls by a quarter of the difference.
+    pub(in crate::node) fn lookup_ended(&mut self, value_bytes: usize) {
         self.lookups -= 1;
+        let expected = self.value_bytes.unwrap_or(value_bytes);
+        self.value_bytes = Some(expected.max(value_bytes) - expected.saturating_sub(value_bytes).div_ceil(4));
     }
 
-    /// Replaces the `before` bytes of a request by `after`.
-    pub(in crate::node) const fn holds(&mut self, before: usize, after: usize) {
-        self.bytes = (self.bytes + after).saturating_sub(before);
+    /// Replaces the bytes of a request.
+    pub(in crate::node) const fn holds(&mut self, before: Held, after: Held) {
+        self.held.memory = (self.held.memory + after.memory).saturating_sub(before.memory);
+        self.held.values = (self.held.values + after.values).saturating_sub(before.values);
     }
 
     /// Makes later requests wait for one of the requests.
@@ -61,9 +78,9 @@ impl InFlight {
         self.barriers += 1;
     }
 
-    /// Removes a request that has ended, and the `bytes` bytes that it held.
-    pub(in crate::node) fn end(&mut self, was_barrier: bool, bytes: usize) {
+    /// Removes a request that has ended, and what it held.
+    pub(in crate::node) fn end(&mut self, was_barrier: bool, held: Held) {
         self.barriers -= usize::from(was_barrier);
-        self.holds(bytes, 0);
+        self.holds(held, Held::default());
     }
 }

@@ -3,7 +3,7 @@
 pub(in crate::node) mod buffered;
 pub(in crate::node) mod connection;
 mod fragments;
-mod in_flight;
+pub(in crate::node) mod in_flight;
 pub(in crate::node) mod measure;
 pub(in crate::node) mod pending;
 pub(in crate::node) mod phase;

@@ -6,6 +6,7 @@
 use crate::base::buffer::OutOfMemory;
 use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, KEYS_PER_STEP};
+use crate::node::conn::in_flight::Held;
 use crate::node::conn::measure;
 use crate::node::ids::{ConnKey, PendingKey};
 use crate::node::lookup::answers::Answer;
@@ -41,7 +42,7 @@ pub(in crate::node) fn begin<'k>(
     };
     let slot = is_answered.then(|| conn.replies.hold());
     let request = PendingRequest::new(conn_key, slot, head, form, keys);
-    conn.in_flight().begin(request.waiting(), request.memory_bytes());
+    conn.in_flight().begin(request.waiting(), request.held());
     Some(mesh.pending.insert(request))
 }
 
@@ -75,17 +76,18 @@ pub(in crate::node) fn make_barrier(state: &mut State, key: PendingKey) {
 /// Counts the bytes of a command that waits with a request.
 pub(in crate::node) fn count_command(state: &mut State, key: PendingKey, bytes: usize) {
     let Some(request) = state.mesh.pending.get_mut(key) else { return };
+    let (conn, before) = (request.conn(), request.held());
     request.count_command(bytes);
-    let conn = request.conn();
-    holds(state, conn, 0, bytes);
+    let after = request.held();
+    holds(state, conn, before, after);
 }
 
-/// Replaces the `before` bytes of a request by `after`, in the account of its connection. Without a connection they are
+/// Replaces the bytes of a request, in the account of its connection. Without a connection they are
 /// among those of all until the request ends.
-fn holds(state: &mut State, conn: ConnKey, before: usize, after: usize) {
+fn holds(state: &mut State, conn: ConnKey, before: Held, after: Held) {
     match state.conns.get_mut(conn) {
         Some(conn) => conn.in_flight().holds(before, after),
-        None => state.buffered.replace(before, after),
+        None => state.buffered.replace(before.memory, after.memory),
     }
 }
 
@@ -104,14 +106,14 @@ pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Ans
 
 fn put(state: &mut State, waiter: Waiter, answer: Answer, value_bytes: usize, bytes_max: usize) {
     let Some(request) = state.mesh.pending.get_mut(waiter.pending) else { return };
-    let (conn_key, before) = (request.conn(), request.memory_bytes());
+    let (conn_key, before) = (request.conn(), request.held());
     let is_complete = request.answer(waiter.part, answer, value_bytes, bytes_max);
-    let after = request.memory_bytes();
+    let after = request.held();
     if is_complete {
         state.mesh.pending.completed(waiter.pending);
     }
     if let Some(conn) = state.conns.get_mut(conn_key) {
-        conn.in_flight().lookup_ended();
+        conn.in_flight().lookup_ended(value_bytes);
     }
     holds(state, conn_key, before, after);
     mark_dirty(state, conn_key);
@@ -135,7 +137,7 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
     }
     let (conn_key, slot) = (request.conn(), request.slot());
     let Some(conn) = conns.get_mut(conn_key) else {
-        state.buffered.replace(request.memory_bytes(), 0);
+        state.buffered.replace(request.held().memory, 0);
         mesh.pending.remove(key);
         stats.lookups_unwanted += 1;
         return true;
@@ -150,10 +152,12 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
         if request.make_barrier() {
             conn.in_flight().raise_barrier();
         }
+        let before = request.held();
         request.begin_writing();
+        conn.in_flight().holds(before, request.held());
         conn.replies.write_later(now.mono, slot, key);
     } else if let Some(request) = mesh.pending.remove(key) {
-        conn.in_flight().end(request.is_barrier(), request.memory_bytes());
+        conn.in_flight().end(request.is_barrier(), request.held());
         let (text, is_error) = request.write(keyspace, now, pool.take(), config.limits.reply_bytes_max);
         if is_error {
             stats.request_error();
@@ -172,13 +176,13 @@ pub(in crate::node) fn reply_next(state: &mut State, now: Now, budget: &mut usiz
 pub(in crate::node) fn take(state: &mut State, key: PendingKey) -> Option<PendingRequest> {
     let request = state.mesh.pending.remove(key)?;
     if let Some(conn) = state.conns.get_mut(request.conn()) {
-        conn.in_flight().end(request.is_barrier(), request.memory_bytes());
+        conn.in_flight().end(request.is_barrier(), request.held());
         if let Some(slot) = request.slot() {
             conn.replies.withdraw(slot);
         }
         mark_dirty(state, request.conn());
     } else {
-        state.buffered.replace(request.memory_bytes(), 0);
+        state.buffered.replace(request.held().memory, 0);
     }
     Some(request)
 }
@@ -190,16 +194,15 @@ pub(in crate::node) fn write_piece(state: &mut State, now: Now, conn_key: ConnKe
     let Some(conn) = conns.get_mut(conn_key) else { return 0 };
     let Some(key) = conn.replies.long_at_front() else { return 0 };
     let Some(request) = mesh.pending.get_mut(key) else { return 0 };
-    let (unsent, held) = (conn.outbound.len(), request.memory_bytes());
+    let (unsent, held) = (conn.outbound.len(), request.held());
     let (worked, is_complete) = request.write_piece(keyspace, now, &mut conn.outbound, pool);
-    let held_after = request.memory_bytes();
-    conn.in_flight().holds(held, held_after);
+    conn.in_flight().holds(held, request.held());
     let written = conn.outbound.len() - unsent;
     conn.account.charge(cost_of_bytes(written.max(worked)));
     if is_complete {
         conn.replies.end_long(now.mono, &mut conn.outbound, pool);
         if let Some(request) = mesh.pending.remove(key) {
-            conn.in_flight().end(request.is_barrier(), request.memory_bytes());
+            conn.in_flight().end(request.is_barrier(), request.held());
         }
     }
     cost_of_bytes(worked)

@@ -51,12 +51,12 @@ impl Reply {
         }
     }
 
-    /// Bytes of memory of the known bytes.
+    /// Bytes of memory of the known bytes, without shared ones.
     fn held(&self) -> usize {
         match self {
             Self::Waiting | Self::Long(_) => 0,
             Self::Ready(bytes) => bytes.capacity(),
-            Self::Pieces(_) => self.bytes(),
+            Self::Pieces(pieces) => pieces.capacity() * size_of::<SharedBytes>(),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::base::shared_bytes::SharedBytes;
 use crate::base::slots::Slots;
 use crate::base::time::Now;
 use crate::limits::{BYTES_PER_STEP, LONG_REPLY_BYTES, PIECE_BYTES};
+use crate::node::conn::in_flight::Held;
 use crate::node::conn::replies::SlotNumber;
 use crate::node::ids::{ConnKey, PendingKey, PendingTag};
 use crate::node::keyspace::Keyspace;
@@ -146,11 +147,13 @@ impl PendingRequest {
         self.waiting
     }
 
-    /// Bytes of memory charged for it.
-    pub(in crate::node) fn memory_bytes(&self) -> usize {
+    /// Bytes charged for it.
+    pub(in crate::node) fn held(&self) -> Held {
         // Lookups have copies of the keys.
         let of_lookups = if self.waiting > 0 { self.keys.bytes() + self.waiting * LOOKUP_BYTES } else { 0 };
-        self.bytes + self.commands_bytes + self.keys.held() + self.answers.held() + of_lookups
+        let writer = self.writer.as_ref().map_or(0, |writer| size_of::<Writer>() + writer.reply.held());
+        let own = size_of::<Self>() + self.keys.held() + self.answers.held() + writer;
+        Held { memory: own + self.commands_bytes + of_lookups, values: self.bytes }
     }
 
     /// Counts the bytes of a command that waits with this request, until it is complete.
@@ -496,7 +499,7 @@ impl PendingRequests {
 #[cfg(test)]
 mod tests {
     use super::{Answer, KeyReply, PendingRequest, Shape};
-    use crate::base::shared_bytes::SharedBytes;
+    use crate::base::shared_bytes::{SharedBytes, SharedMemory};
     use crate::base::slots::Slots;
     use crate::node::conn::replies::Replies;
     use crate::wire::encoder::{Encoder, Protocol};
@@ -511,7 +514,7 @@ mod tests {
         let form = KeyReply { wanted: Wanted::Value, shape: Shape::One, range: None, write: |_, _, _, _| {} };
         let mut pending =
             PendingRequest::new(conn, slot, head, form, OwnedArgs::of([&b"k"[..]; 4].into_iter()).unwrap());
-        let owner: Rc<dyn AsRef<[u8]>> = Rc::new([b'x'; 40]);
+        let owner = Rc::new(SharedMemory::from(vec![b'x'; 40]));
         let value = SharedBytes::new(Rc::clone(&owner), 0..40);
         let kept: Vec<(bool, usize, usize)> = (0..4)
             .map(|part| {

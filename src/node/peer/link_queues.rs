@@ -192,7 +192,9 @@ mod tests {
         let body = Body::Value { hash: 1, version: 2, left_ms: None, value: b"" };
         for number in [100, 101] {
             let head = |out: &mut Vec<u8>| put_without_end(out, 0, number, &body, value.len());
-            let end = |queue: &mut ChunkQueue, pool: &mut Pool| queue.push_shared(value.clone().into(), pool);
+            let end = |queue: &mut ChunkQueue, pool: &mut Pool| {
+                queue.push_shared(pool.shared().share(value.clone()), pool);
+            };
             queues.append_and_push(Class::Long, &mut outbound, &mut pool, head, end);
         }
         let key = [b'k'; 30_000];
