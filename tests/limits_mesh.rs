@@ -108,7 +108,7 @@ fn requests_that_wait_for_other_nodes_are_counted_until_they_end_even_without_th
     let transaction = transaction.concat();
     // Each request with the least that it takes: lookups have copies of the keys.
     for (request, bytes) in [(&keys, 2 * 20 * 60_000), (&append, 1 << 20), (&transaction, 1 << 20)] {
-        let (mut world, link) = with_unknown_peer(Limits::default());
+        let (mut world, link) = with_unknown_peer(Limits { value_bytes_max: 1 << 20, ..Limits::default() });
         let before = world.stat("buffers_bytes");
         let client = world.driver.client();
         world.driver.send(client, request);
@@ -151,6 +151,37 @@ fn requests_wait_while_many_values_of_other_nodes_wait_to_be_sent() {
     assert!(bytes > 100 * 10 * 30_000, "{bytes} bytes");
     // Each of the first requests has begun its lookups before a value comes.
     assert!(most < 12 << 20, "{most} bytes");
+}
+
+#[test]
+fn requests_wait_before_large_values_of_other_nodes_fill_the_buffers() {
+    const VALUE: usize = 100_000;
+    let limits = Limits {
+        buffers_max: 8 << 20,
+        reply_bytes_max: 1 << 20,
+        value_bytes_max: VALUE as u32,
+        ..Limits::default()
+    };
+    let (mut world, mut link) = with_unknown_peer(limits);
+    world.driver.watch = None;
+    let client = world.driver.client();
+    world.driver.reads(client, false);
+    let value = "v".repeat(VALUE);
+    world.driver.send(client, (0..256).map(|n| format!("GET k{n}\n")).collect::<String>());
+    let mut most = 0;
+    for _ in 0..400 {
+        // All that was queried is sent at once, the last one first: it waits for those before it.
+        for (number, key) in queried(&mut world, &mut link).into_iter().rev() {
+            let hash = world.hash(&key);
+            let body = Body::Value { hash, version: 1, left_ms: None, value: value.as_bytes() };
+            world.send(&link, &[(number, body)]);
+        }
+        most = most.max(world.stat("buffers_bytes"));
+        world.driver.read_some(client, 100_000);
+    }
+    let read = world.driver.take_bytes(client).len();
+    assert_eq!(read, (0..256).map(|n| format!(":GOT k{n}:\n").len() + VALUE).sum::<usize>());
+    assert!(most < 3 << 20, "{most} bytes");
 }
 
 #[test]
@@ -243,7 +274,12 @@ fn queries_to_a_link_that_takes_nothing_wait_outside_it_and_open_the_circuit() {
 
 #[test]
 fn in_flight_queries_of_a_peer_are_limited() {
-    let limits = Limits { lookups_per_peer: 1_024, lookups_per_connection: 65_536, ..Limits::default() };
+    let limits = Limits {
+        lookups_per_peer: 1_024,
+        lookups_per_connection: 65_536,
+        value_bytes_max: 1_000,
+        ..Limits::default()
+    };
     let (mut world, mut link) = with_unknown_peer(limits);
     world.driver.watch = None;
     let keys: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();

@@ -33,9 +33,14 @@ impl InFlight {
         self.lookups
     }
 
-    /// Whether later requests wait.
+    /// Whether later requests wait: the values that are here, or those that are expected, would be too many.
     pub(super) fn must_wait(&self, limits: &Limits) -> bool {
-        self.barriers > 0 || self.lookups >= limits.lookups_per_connection as usize
+        let value_bytes = self.value_bytes.unwrap_or(limits.value_bytes_max as usize);
+        self.barriers > 0
+            || self.held.values > limits.outbound_pause_bytes as usize
+            || self.lookups >= limits.lookups_per_connection as usize
+            || self.lookups > 0
+                && (self.lookups + 1).saturating_mul(value_bytes) > limits.reply_bytes_max as usize
     }
 
     /// Bytes of memory.
