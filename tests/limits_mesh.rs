@@ -155,18 +155,18 @@ fn requests_wait_while_many_values_of_other_nodes_wait_to_be_sent() {
 
 #[test]
 fn requests_wait_before_large_values_of_other_nodes_fill_the_buffers() {
-    const VALUE: usize = 100_000;
+    const VALUE: u32 = 100_000;
     let limits = Limits {
         buffers_max: 8 << 20,
         reply_bytes_max: 1 << 20,
-        value_bytes_max: VALUE as u32,
+        value_bytes_max: VALUE,
         ..Limits::default()
     };
     let (mut world, mut link) = with_unknown_peer(limits);
     world.driver.watch = None;
     let client = world.driver.client();
     world.driver.reads(client, false);
-    let value = "v".repeat(VALUE);
+    let value = "v".repeat(VALUE as usize);
     world.driver.send(client, (0..256).map(|n| format!("GET k{n}\n")).collect::<String>());
     let mut most = 0;
     for _ in 0..400 {
@@ -180,7 +180,7 @@ fn requests_wait_before_large_values_of_other_nodes_fill_the_buffers() {
         world.driver.read_some(client, 100_000);
     }
     let read = world.driver.take_bytes(client).len();
-    assert_eq!(read, (0..256).map(|n| format!(":GOT k{n}:\n").len() + VALUE).sum::<usize>());
+    assert_eq!(read, (0..256).map(|n| format!(":GOT k{n}:\n").len() + value.len()).sum::<usize>());
     assert!(most < 3 << 20, "{most} bytes");
 }
 

@@ -419,23 +419,23 @@ fn work_that_requests_cause_beside_their_own_bytes_is_charged() {
 
 #[test]
 fn large_value_counts_as_a_buffer_once_and_not_before_its_key_has_changed() {
-    const VALUE: usize = 2 << 20;
+    const VALUE: u64 = 2 << 20;
     let mut driver = driver(Limits { buffers_max: 32 << 20, ..Limits::default() });
-    set_big(&mut driver, VALUE);
-    let before = stat(&mut driver, "buffers_bytes") as usize;
+    set_big(&mut driver, 2 << 20);
+    let before = stat(&mut driver, "buffers_bytes");
     let readers: Vec<ClientId> = (0..100).map(|_| hoarder(&mut driver, 1)).collect();
     driver.pass(ms(10));
-    let held = |driver: &mut Driver| (stat(driver, "buffers_bytes") as usize).saturating_sub(before);
+    let held = |driver: &mut Driver| stat(driver, "buffers_bytes").saturating_sub(before);
     assert!(held(&mut driver) < 1 << 20, "{} bytes", held(&mut driver));
     for others in [0, 50] {
-        set_big(&mut driver, VALUE);
+        set_big(&mut driver, 2 << 20);
         readers[..others].iter().for_each(|reader| driver.lose(*reader));
         let held = held(&mut driver);
         assert!((VALUE..VALUE + (1 << 20)).contains(&held), "{held} bytes for {others}");
     }
     for reader in &readers[50..] {
         driver.reads(*reader, true);
-        assert_eq!(driver.take(*reader).len(), ":GOT big:\n".len() + VALUE);
+        assert_eq!(driver.take(*reader).len(), ":GOT big:\n".len() + (2 << 20));
         driver.lose(*reader);
     }
     assert!(held(&mut driver) < 1 << 20, "{} bytes", held(&mut driver));

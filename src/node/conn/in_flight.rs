@@ -21,7 +21,7 @@ pub(in crate::node) struct InFlight {
     barriers: usize,
     /// Bytes of requests that wait for other nodes, or for their replies to be written.
     held: Held,
-    /// Bytes of the values that lookups have found lately; `None` before the first one.
+    /// Bytes of the values that other nodes have sent lately; `None` before the first answer.
     value_bytes: Option<usize>,
     /// Bytes of the keys that a scan has found.
     found_bytes: usize,
@@ -64,10 +64,14 @@ impl InFlight {
         self.holds(Held { memory: 0, values: 0 }, held);
     }
 
-    /// Removes a lookup that has ended with a value of this length. What is expected of the next ones rises at once and
-    /// falls by a quarter of the difference.
-    pub(in crate::node) fn lookup_ended(&mut self, value_bytes: usize) {
+    /// Removes a lookup that has ended.
+    pub(in crate::node) const fn lookup_ended(&mut self) {
         self.lookups -= 1;
+    }
+
+    /// Notes that other nodes have answered with a value of this length, or none. What is expected of the next ones rises
+    /// at once and falls by a quarter of the difference.
+    pub(in crate::node) fn answered(&mut self, value_bytes: usize) {
         let expected = self.value_bytes.unwrap_or(value_bytes);
         self.value_bytes = Some(expected.max(value_bytes) - expected.saturating_sub(value_bytes).div_ceil(4));
     }

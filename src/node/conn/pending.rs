@@ -91,6 +91,15 @@ fn holds(state: &mut State, conn: ConnKey, before: Held, after: Held) {
     }
 }
 
+/// Notes that other nodes have answered for one key with a value of `value_bytes`, or none.
+pub(in crate::node) fn note_answer(state: &mut State, waiter: Waiter, value_bytes: usize) {
+    let State { mesh, conns, .. } = state;
+    let conn = mesh.pending.get_mut(waiter.pending).and_then(|request| conns.get_mut(request.conn()));
+    if let Some(conn) = conn {
+        conn.in_flight().answered(value_bytes);
+    }
+}
+
 /// Stores the result for one key, whose value has `value_bytes`. The last one completes the request; [`reply_next`]
 /// then writes its reply.
 pub(in crate::node) fn store_part(state: &mut State, waiter: Waiter, answer: Answer, value_bytes: usize) {
@@ -113,7 +122,7 @@ fn put(state: &mut State, waiter: Waiter, answer: Answer, value_bytes: usize, by
         state.mesh.pending.completed(waiter.pending);
     }
     if let Some(conn) = state.conns.get_mut(conn_key) {
-        conn.in_flight().lookup_ended(value_bytes);
+        conn.in_flight().lookup_ended();
     }
     holds(state, conn_key, before, after);
     mark_dirty(state, conn_key);

@@ -473,7 +473,9 @@ impl PendingRequests {
     }
 
     pub(in crate::node) fn remove(&mut self, key: PendingKey) -> Option<PendingRequest> {
-        self.slots.remove(key)
+        let request = self.slots.remove(key);
+        self.slots.shrink();
+        request
     }
 
     pub(in crate::node) fn iter(&self) -> impl Iterator<Item = &PendingRequest> {

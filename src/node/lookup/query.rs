@@ -43,12 +43,12 @@ pub(super) fn query(state: &mut State, now: Now, key: LookupKey, peer_key: PeerK
     lookup.queried.retain(|queried| queried.peer != peer_key);
     if !has_room || peer.queries.len() >= config.limits.lookups_per_peer as usize {
         peer.queries.wait(key);
-        lookup.queried.push(Queried { peer: peer_key, request: None, at: now.mono, reason });
+        lookup.note_query(Queried { peer: peer_key, request: None, at: now.mono, reason });
         return;
     }
     let request =
         peer.queries.begin(InFlightQuery { lookup: Some(key), hash: lookup.hash, sent_at: now.mono });
-    lookup.queried.push(Queried { peer: peer_key, request: Some(request), at: now.mono, reason });
+    lookup.note_query(Queried { peer: peer_key, request: Some(request), at: now.mono, reason });
     stats.queries += 1;
     // Moved out of the lookup, since writing the frame borrows the whole state.
     let (operation, text) = (lookup.operation, std::mem::take(&mut lookup.key));

@@ -14,7 +14,7 @@ use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::{Instant, Now};
 use crate::filter::claim_stats::Claim;
 use crate::limits::QUERIES_PER_STEP;
-use crate::node::conn::pending::store_part;
+use crate::node::conn::pending::{note_answer, store_part};
 use crate::node::ids::{LookupKey, NodeId, PeerKey};
 use crate::node::lookup::answers::Answer;
 use crate::node::lookup::broadcast;
@@ -481,6 +481,9 @@ fn finish(state: &mut State, now: Now, key: LookupKey, end: &End) {
             Answer::Found { value, until }
         });
         let value_bytes = found.map_or(0, |(value, _)| value.len());
+        if !matches!(end, End::TimedOut) {
+            note_answer(state, waiter, value_bytes);
+        }
         store_part(state, waiter, answer, value_bytes);
     }
     for queried in lookup.queried {

@@ -134,6 +134,12 @@ impl Lookup {
         self.queried.iter().any(|queried| queried.peer == peer)
     }
 
+    /// Notes a query. Most lookups have one.
+    pub(super) fn note_query(&mut self, query: Queried) {
+        self.queried.reserve_exact(1);
+        self.queried.push(query);
+    }
+
     /// Notes that a peer does not hold the key, or only an older value.
     pub(super) fn refuse(&mut self, peer: PeerKey) {
         match self.renewed.iter().position(|renewed| *renewed == peer) {
@@ -257,9 +263,7 @@ impl Lookups {
         if let Some(at) = lookup.tries_at {
             self.due.remove(&(at, Due::Try, key.to_bits()));
         }
-        if self.slots.is_empty() {
-            self.slots.shrink();
-        }
+        self.slots.shrink();
         Some(lookup)
     }
 
