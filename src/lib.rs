@@ -50,8 +50,8 @@
 //!           slabs
 //! wire      the protocol: bytes to messages and back, no state
 //!           args  encoder  field  filter_dump  frame/body  frame/kind  frame/lists  frame/write  frame
-//!           handshake/proof  handshake  http  line  line_form  lookahead  remote_reply  request_error
-//!           resp/encode  resp/mod  resp/parse
+//!           handshake/proof  handshake  http  line  line_form  lookahead  owned_args  remote_reply
+//!           request_error  resp/encode  resp/mod  resp/parse
 //! config    what an operator can set
 //!           env  explain  file  flags  layers  memory  peers  print  running  schema  units  config
 //! base      time, slots, arena, buffers, timer wheel; knows nothing of Olivia
