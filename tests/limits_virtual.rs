@@ -605,7 +605,7 @@ fn large_values_come_in_whole_wherever_their_stream_is_cut() {
         let client = driver.client();
         // FLUSHALL would leave no map.
         assert_eq!(driver.call(client, &resp(&["DEL", "key"])), ":1\r\n");
-        driver.pass(ms(5_000));
+        driver.pass(ms(30_000));
         driver.node.audit();
         driver.node.audit_store();
         assert!(stat(&mut driver, "memory_large_objects_bytes") < 10_000, "maps are kept");

@@ -31,7 +31,7 @@ const SPARSE_FOR: Duration = Duration::from_secs(1);
 
 /// How long idle maps of large objects are kept after the last use of one: taking fresh memory from the system costs
 /// 150 µs per MiB.
-const MAPS_KEPT_FOR: Duration = Duration::from_secs(1);
+const MAPS_KEPT_FOR: Duration = Duration::from_secs(10);
 
 /// State of compaction.
 #[derive(Debug, Default)]

@@ -59,6 +59,21 @@ fn expired_item_is_not_served_whether_freed_or_not() {
 }
 
 #[test]
+fn map_of_a_large_value_is_kept_for_the_next_one_for_some_seconds() {
+    let bytes = 300_000;
+    let mut store = store(0);
+    set(&mut store, 1, bytes, None);
+    remove(&mut store, 1);
+    (0..9).for_each(|seconds| reconcile(&mut store, at(seconds)));
+    let map = store.take_idle(bytes);
+    assert!(map.is_some_and(|map| map.len() >= bytes), "the map was given back");
+    set(&mut store, 1, bytes, None);
+    remove(&mut store, 1);
+    (9..40).for_each(|seconds| reconcile(&mut store, at(seconds)));
+    assert!(store.take_idle(bytes).is_none() && store.next_deadline().is_none(), "the map is kept for good");
+}
+
+#[test]
 fn stale_timer_does_not_remove_the_item_that_reuses_its_slot() {
     let mut store = store(0);
     set(&mut store, 1, 10, after(5));
