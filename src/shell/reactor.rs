@@ -48,6 +48,9 @@ const READ_TOGETHER_BYTES: usize = 4 * 1024;
 /// between them.
 const CARRIED_OUT_TOGETHER: Duration = Duration::from_micros(100);
 
+/// The longest time that bytes of a large request wait for more of them: its client must not seem idle.
+const UNREPORTED_MAX: Duration = Duration::from_millis(100);
+
 /// Events taken from the system at once, and clients to be read from which on no further ones are taken: the system looks
 /// at each socket when it reports its event, and what it touched is still in the caches when the socket is read. Deep
 /// clients do not count: those that are not must not wait for their turns.
@@ -108,6 +111,8 @@ pub(super) struct Reactor {
     shutdown_by: Option<Instant>,
     /// The last iteration left no due work; what is due later is among the deadlines of the node.
     due_work_is_done: bool,
+    /// When all sockets that have bytes are to be reported again.
+    report_all_at: Option<Instant>,
     /// Dropped log lines that the node has counted.
     log_lines_dropped: u64,
 }
@@ -156,6 +161,7 @@ impl Reactor {
             has_noted: false,
             shutdown_by: None,
             due_work_is_done: false,
+            report_all_at: None,
             log_lines_dropped: 0,
         };
         reactor.node.join(reactor.clock.read(), here, &reactor.resolver.addresses());
@@ -191,7 +197,12 @@ impl Reactor {
         {
             return Some(Duration::ZERO);
         }
-        let beside = [self.listener.retry_at(), self.lobby.next_deadline(), self.resolver.next_deadline()];
+        let beside = [
+            self.listener.retry_at(),
+            self.lobby.next_deadline(),
+            self.resolver.next_deadline(),
+            self.report_all_at,
+        ];
         let next = beside.into_iter().flatten().chain(self.node.next_deadline()).min()?;
         // Rounded up to the system's unit: a wake-up too early would find nothing due.
         let millis = next.since(now.mono).as_nanos().div_ceil(1_000_000);
@@ -217,6 +228,9 @@ impl Reactor {
             take_events(&mut self.links, events, Some(Duration::ZERO))?;
             self.note_all(events);
             links_are_noted = !is_full(events);
+        }
+        if self.report_all_at.take_if(|at| now.mono >= *at).is_some() {
+            self.sockets.report_all();
         }
         let is_busy = !self.ready.is_empty();
         self.accept(now);
@@ -366,6 +380,12 @@ impl Reactor {
             let in_place = count.min(room_bytes);
             if in_place > 0 {
                 self.node.filled(now, key, in_place);
+            }
+            if !has_more && class == Class::Clients {
+                let missing = if in_place > 0 { self.node.room(key).len() } else { 0 };
+                if socket.wait_for(missing, in_place) {
+                    self.report_all_at.get_or_insert(now.mono.after(UNREPORTED_MAX));
+                }
             }
             self.arrivals.push(Arrival { key, now, begin: at, count: count - in_place, end });
             at += count - in_place;
@@ -858,6 +878,35 @@ mod tests {
         });
         assert!(ended.is_some(), "{} MiB were written", (node.reactor.node.spent() - begin) >> 10);
         drop(readers);
+    }
+
+    #[test]
+    fn bytes_of_a_large_request_are_read_although_no_more_follow() {
+        let mut node = Bench::start(Vec::new());
+        let mut client = TcpStream::connect(node.addr()).unwrap();
+        let key = Key::from_bits(1 << 32).unwrap();
+        let until_missing = |node: &mut Bench, missing: usize| {
+            (0..10_000)
+                .find(|_| {
+                    node.iterate();
+                    node.reactor.node.room(key).len() == missing
+                })
+                .unwrap_or_else(|| panic!("{} bytes are missing", node.reactor.node.room(key).len()));
+        };
+        client.write_all(b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$200000\r\n").unwrap();
+        // With the line end after the value.
+        for (bytes, missing) in [(10_000, 190_002), (50_000, 140_002), (50_000, 90_002), (1, 90_001)] {
+            client.write_all(&vec![b'x'; bytes]).unwrap();
+            until_missing(&mut node, missing);
+        }
+        client.write_all(&[&vec![b'x'; 90_000 - 1][..], b"\r\n"].concat()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let mut reply = [0; 16];
+        let count = (0..10_000).find_map(|_| {
+            node.iterate();
+            client.read(&mut reply).ok()
+        });
+        assert_eq!(&reply[..count.unwrap()], b"+OK\r\n");
     }
 
     #[test]

@@ -10,6 +10,10 @@ use mio::net::TcpStream;
 #[cfg(unix)]
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use nix::libc;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use nix::sys::socket::{SetSockOpt, sockopt::SetStruct};
 use socket2::SockRef;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
@@ -30,8 +34,18 @@ const COPIED_BYTES_MIN: usize = 96 * 1024;
 /// connection.
 const FIRST_BYTES: usize = 4 * 1024;
 
+/// Bytes of a read into the buffer of a large request from which on its sender is taken to be fast.
+const FAST_BYTES: usize = 16 * 1024;
+
 /// Maximum chunks of output offered by one write.
 const SLICES_PER_WRITE: usize = 8;
+
+/// The option `SO_RCVLOWAT`.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[derive(Debug, Clone, Copy)]
+struct LowWater;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+nix::setsockopt_impl!(LowWater, libc::SOL_SOCKET, libc::SO_RCVLOWAT, u32, SetStruct<'_, u32>);
 
 /// The result of one read.
 #[derive(Debug)]
@@ -90,6 +104,8 @@ pub(super) struct Socket {
     expects_large: bool,
     /// Its events are reported twice.
     is_watched: bool,
+    /// Bytes from which on the system reports it as readable.
+    low_water: u32,
 }
 
 impl Socket {
@@ -105,6 +121,7 @@ impl Socket {
             is_queued: false,
             expects_large: false,
             is_watched: false,
+            low_water: 1,
         }
     }
 
@@ -185,6 +202,17 @@ impl Socket {
             self.has_more &= self.is_readable;
             return end;
         }
+    }
+
+    /// Makes the system report a drained socket as readable only when `missing` bytes can be read, if the last read
+    /// had at least [`FAST_BYTES`]; else as soon as one can. Returns whether bytes may now stay unreported.
+    pub(super) fn wait_for(&mut self, missing: usize, last_read: usize) -> bool {
+        let bytes = if last_read < FAST_BYTES { 1 } else { missing.max(1) };
+        let low_water = u32::try_from(bytes).unwrap_or(1);
+        if low_water != self.low_water && set_low_water(&self.stream, low_water) {
+            self.low_water = low_water;
+        }
+        self.low_water > 1
     }
 
     /// The state of a dial, after an event.
@@ -275,6 +303,19 @@ impl Socket {
     }
 }
 
+/// Sets the bytes from which on the system reports a socket as readable; does so at once if it has them. False: it
+/// refused.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn set_low_water(stream: &TcpStream, bytes: u32) -> bool {
+    LowWater.set(stream, &bytes).is_ok()
+}
+
+/// Other systems report each byte.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn set_low_water(_: &TcpStream, _: u32) -> bool {
+    false
+}
+
 /// The first slices, at most `room` bytes of them, how many there are, and the room left.
 fn gather<'b>(
     slices: impl Iterator<Item = &'b [u8]>,
@@ -316,6 +357,13 @@ impl Sockets {
         self.entries[at] = Some(socket);
     }
 
+    /// Makes the system report every socket that has bytes.
+    pub(super) fn report_all(&mut self) {
+        for socket in self.entries.iter_mut().flatten() {
+            socket.wait_for(1, 0);
+        }
+    }
+
     /// The socket of a connection; `None` if the key is stale.
     pub(super) fn get_mut(&mut self, key: ConnKey) -> Option<&mut Socket> {
         self.entries.get_mut(key.index())?.as_mut().filter(|socket| socket.key == key)
@@ -335,12 +383,12 @@ impl Sockets {
 
 #[cfg(test)]
 mod tests {
-    use super::{DialEnd, Sockets, WRITE_BYTES_MAX, WriteEnd};
+    use super::{DialEnd, FAST_BYTES, ReadEnd, Sockets, WRITE_BYTES_MAX, WriteEnd};
     use crate::base::slots::Key;
     use mio::net::TcpStream;
     use mio::{Events, Interest, Poll, Token};
     use socket2::SockRef;
-    use std::io::ErrorKind;
+    use std::io::{ErrorKind, Write};
     use std::net::{Ipv4Addr, SocketAddr, TcpListener};
     use std::time::Duration;
 
@@ -391,6 +439,45 @@ mod tests {
         let took = write(WRITE_BYTES_MAX);
         assert!(took > 4 && took % segment == 0, "{took} bytes, segments of {segment}");
         assert_eq!(write(WRITE_BYTES_MAX - 1), WRITE_BYTES_MAX - 1);
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[test]
+    fn rest_of_a_large_request_is_reported_once_and_earlier_on_demand() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let mut stream = TcpStream::from_std(stream);
+        let mut poll = Poll::new().unwrap();
+        poll.registry().register(&mut stream, Token(0), Interest::READABLE).unwrap();
+        let mut sockets = Sockets::default();
+        let key = Key::from_bits(1 << 32).unwrap();
+        sockets.insert(key, stream);
+        let (mut room, mut events) = (vec![0; 100_000], Events::with_capacity(8));
+        let mut reported = |wait| {
+            poll.poll(&mut events, Some(wait)).unwrap();
+            !events.is_empty()
+        };
+        let (long, none) = (Duration::from_secs(10), Duration::ZERO);
+        // Written, missing after it, and whether it is reported.
+        for (bytes, missing, is_reported) in
+            [(20_000, 40_000, true), (39_999, 40_000, false), (1, 30_000, true), (1, 30_000, false)]
+        {
+            client.write_all(&vec![1; bytes]).unwrap();
+            assert_eq!(reported(if is_reported { long } else { none }), is_reported, "{bytes} bytes");
+            if is_reported {
+                let socket = sockets.get_mut(key).unwrap();
+                let end = socket.read(&mut room, &mut []);
+                let ReadEnd::Drained(count) = end else { panic!("{end:?}") };
+                assert!(socket.wait_for(missing, count));
+            }
+        }
+        sockets.report_all();
+        assert!(reported(long), "a byte stays unreported");
+        let socket = sockets.get_mut(key).unwrap();
+        assert!(matches!(socket.read(&mut room, &mut []), ReadEnd::Drained(1)));
+        assert!(!socket.wait_for(30_000, FAST_BYTES - 1), "the sender is slow");
     }
 
     #[test]
