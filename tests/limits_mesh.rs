@@ -44,6 +44,26 @@ fn clients(world: &mut World, count: usize) -> Vec<ClientId> {
 }
 
 #[test]
+fn new_key_waits_for_little_of_a_snapshot_that_is_read_slowly() {
+    let (mut world, face) = World::open();
+    for first in (0..40_000).step_by(500) {
+        let lines: String = (first..first + 500).map(|n| format!("SET k{n}:1\n")).collect();
+        world.call(&lines);
+    }
+    assert!(world.driver.node.own_filter().bytes() >= 64 * 1024);
+    let link = world.linked(&face);
+    world.driver.reads(link.conn, false);
+    world.send(&link, &[(0, Body::Resync(None))]);
+    world.driver.pass(ms(20));
+    let snapshot = world.driver.waiting(link.conn);
+    assert!((16 * 1024..40 * 1024).contains(&snapshot), "{snapshot} bytes of the snapshot wait");
+    world.call("SET new:1\n");
+    world.driver.pass(ms(5));
+    let waiting = world.driver.waiting(link.conn);
+    assert!((1..200).contains(&(waiting - snapshot)), "{waiting} bytes wait with the new key");
+}
+
+#[test]
 fn request_that_needs_one_lookup_too_many_is_an_error_and_goes_through_when_others_have_ended() {
     let (mut world, mut link) = with_unknown_peer(Limits { lookups_max: 4, ..Limits::default() });
     let others = clients(&mut world, 2);
