@@ -6,7 +6,7 @@ mod kit;
 use kit::ClientId;
 use kit::mesh::Mesh;
 use kit::ms;
-use kit::peer::{self, Face, Link, Received, World, bytes_of, head, secretive};
+use kit::peer::{self, Face, Link, Received, WITHOUT_OWN, World, bytes_of, head, secretive};
 use olivia::config::Config;
 use olivia::limits::{Limits, MeshLimits};
 use olivia::node::{Class, CloseReason, FilterState};
@@ -61,6 +61,35 @@ fn new_key_waits_for_little_of_a_snapshot_that_is_read_slowly() {
     world.driver.pass(ms(5));
     let waiting = world.driver.waiting(link.conn);
     assert!((1..200).contains(&(waiting - snapshot)), "{waiting} bytes wait with the new key");
+}
+
+#[test]
+fn floor_of_a_peer_costs_what_it_removes_and_the_lookups_that_it_concerns() {
+    let (mut world, link) = with_unknown_peer(Limits::default());
+    world.last = WITHOUT_OWN;
+    let version = |n: u64| (1_700_000_000_000 << 20) + n;
+    let cost = |world: &mut World, frame: (u32, Body<'_>)| {
+        let before = world.driver.node.spent();
+        world.send(&link, &[frame]);
+        world.driver.node.spent() - before
+    };
+    let unknown = cost(&mut world, (0, Body::Floor(version(1))));
+    let again = cost(&mut world, (0, Body::Floor(version(1))));
+    let flushed = cost(&mut world, (5, Body::Floor(version(2))));
+    let keys: String = (0..1_000).map(|n| format!("SET k{n}:1\n")).collect();
+    world.call(&keys);
+    let dropped = cost(&mut world, (0, Body::Floor(version(1 << 20))));
+    for n in 0..4 {
+        let client = world.driver.client();
+        let keys: Vec<String> = (0..200).map(|key| format!("absent{n}-{key}")).collect();
+        world.driver.send(client, format!("GET {}\n", keys.join(",")));
+    }
+    assert_eq!(world.driver.node.lookups(), 800);
+    let raised = cost(&mut world, (0, Body::Floor(version(2 << 20))));
+    // A new store, a key, and eight lookups each cost as much as that many keys.
+    for (cost, keys) in [(unknown, 1), (flushed, 256), (dropped, 1_000), (raised, 100)] {
+        assert!((keys..keys + 20).contains(&(cost - again)), "{cost} for {keys}, {again} for a known floor");
+    }
 }
 
 #[test]
