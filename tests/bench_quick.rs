@@ -21,7 +21,8 @@ fn args(words: &[&str]) -> Vec<OsString> {
 
 #[test]
 fn compare_measures_all_groups_and_every_reply_is_right() {
-    compare::run(args(&["--bench", "--quick"])).unwrap();
+    let this_build = env!("CARGO_BIN_EXE_olivia");
+    compare::run(args(&["--bench", "--quick", "--beside", this_build])).unwrap();
 }
 
 #[test]
