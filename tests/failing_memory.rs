@@ -10,7 +10,7 @@
 mod kit;
 
 use kit::peer::{Face, Link, WITHOUT_OWN, World, beat, bytes_of, deltas, executed, head};
-use kit::{ClientId, Driver, request};
+use kit::{ClientId, Driver, request, resp};
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
 use olivia::config::Config;
@@ -154,14 +154,16 @@ static ALONE: Mutex<()> = Mutex::new(());
 fn every_command_with_large_arguments_is_an_error_without_memory_and_others_are_served() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut driver = Driver::new(Config { limits: limits(), ..Config::default() });
-    let filler = driver.client();
     let large = "x".repeat(1 << 20);
-    driver.call(filler, &format!("SET held:{large}\n"));
     let names = commands(&mut driver);
     assert!(names.len() > 70, "{names:?}");
     for (name, left) in
         names.iter().filter(|name| *name != "shutdown").zip([2 << 20, 5 << 20, 8 << 20].into_iter().cycle())
     {
+        // Some commands remove it, or end other connections.
+        let filler = driver.client();
+        assert_eq!(driver.call(filler, &resp(&["SET", "held", &large])), "+OK\r\n");
+        driver.shut(filler);
         for (first, rest) in
             [("new", large.as_str()), ("held", large.as_str()), ("held", "1"), (large.as_str(), "1")]
         {
@@ -188,6 +190,24 @@ fn every_command_with_large_arguments_is_an_error_without_memory_and_others_are_
         }
         answers(&mut driver, name);
     }
+}
+
+#[test]
+fn what_is_made_from_small_arguments_is_an_error_without_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut driver = Driver::new(Config::default());
+    let (filler, far) = (driver.client(), (2 << 20).to_string());
+    for (key, text) in [("one", "ab".repeat(500)), ("other", "ba".repeat(500))] {
+        driver.call(filler, &format!("SET {key}:{text}\n"));
+    }
+    for words in [&["SETRANGE", "absent", &far, "x"][..], &["LCS", "one", "other"]] {
+        for refusing in [Refusing::Beyond(2 << 20), Refusing::Large] {
+            let client = driver.client();
+            serve(&mut driver, client, &request(words), refusing);
+            driver.shut(client);
+        }
+    }
+    answers(&mut driver, "a long value and a table");
 }
 
 /// Segments split, a page or the ghost of eviction is wanted, while the system has nothing left.
