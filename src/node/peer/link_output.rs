@@ -16,7 +16,6 @@
 
 use crate::base::buffer::Pool;
 use crate::base::chunk_queue::ChunkQueue;
-use crate::base::memory::{LARGE_BYTES, reserve};
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::filter::changelog::{LOG_BYTES_MAX, PIECE_BLOCKS};
@@ -40,9 +39,6 @@ const BULK_MAX: usize = 16 * 1024;
 /// Bytes of answers after which bulk is sent, if there is any: those of a piece of a snapshot. A peer without the own
 /// filter queries for every key, and its answers must not delay the filter.
 const ANSWERS_PER_BULK: usize = PIECE_BLOCKS * BLOCK_BYTES;
-
-/// Bytes of an answer around its value.
-const FRAME_HEAD_BYTES_MAX: usize = 64;
 
 /// Sends a control frame, of which the state of the link bounds the number: one per heartbeat or event of the link.
 pub(in crate::node) fn send_control(
@@ -149,8 +145,8 @@ pub(in crate::node) fn has_room_for_query(state: &State, peer: PeerKey) -> bool 
     waiting <= state.config.limits.outbound_pause_bytes as usize
 }
 
-/// Appends an answer to the connection of a link; returns its bytes. Takes parts of the state, since the answer borrows from the store.
-/// Without memory for a large value the answer is a NONE without a payload.
+/// Appends an answer to the connection of a link; returns its bytes. Takes parts of the state, since the answer borrows
+/// from the store. A value of more than `LONG_REPLY_BYTES` is shared instead.
 pub(in crate::node) fn append_answer(
     conn: &mut Conn,
     pool: &mut Pool,
@@ -159,11 +155,8 @@ pub(in crate::node) fn append_answer(
     body: &Body<'_>,
 ) -> usize {
     let Some(queues) = conn.link_queues.as_deref_mut() else { return 0 };
-    let written = queues.append(Class::Answer, &mut conn.outbound, pool, |out| {
-        let value = if let Body::Value { value, .. } = body { value.len() } else { 0 };
-        let has_memory = value <= LARGE_BYTES || reserve(out, value + FRAME_HEAD_BYTES_MAX);
-        put(out, clock, request, if has_memory { body } else { &Body::NotTaken });
-    });
+    let written =
+        queues.append(Class::Answer, &mut conn.outbound, pool, |out| put(out, clock, request, body));
     queues.answered_bytes = queues.answered_bytes.saturating_add(written);
     written
 }
