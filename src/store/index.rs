@@ -14,9 +14,10 @@
 use super::directory::Directory;
 use super::hash::HashedKey;
 use super::overflow::Overflow;
-use super::segment::{self, Probe, SEGMENT_BYTES, SEGMENT_SLOTS};
+use super::segment::{self, Bucket, Probe, SEGMENT_BYTES, SEGMENT_SLOTS};
 use super::segment_metadata::{DEPTH_MAX, Metadata, MetadataTable};
 use crate::base::arena::Arena;
+use crate::base::prefetch::prefetch;
 use std::cmp::Ordering;
 
 /// Bits by which the directory may be deeper than for evenly spread keys.
@@ -67,8 +68,12 @@ impl Location {
     }
 }
 
-/// Access to the keys of handles.
+/// Access to the items of handles.
 pub(super) trait Keys {
+    /// An item.
+    type Item;
+    /// The item at a handle, if `key` is its key.
+    fn item(&self, handle: u32, key: HashedKey<'_>) -> Option<Self::Item>;
     /// The hash of a handle's key.
     fn hash_of(&self, handle: u32) -> u64;
     /// The hashes of many handles' keys, with overlapping cache misses.
@@ -127,49 +132,59 @@ impl Index {
             + self.overflow.memory_bytes()
     }
 
-    /// Returns the result of `read` for the handle of `key`; `read` must return `None` for handles of other keys.
-    /// Costs a cache line of the directory, one of the segment, and `read`; logarithmic in the overflow.
-    #[inline]
-    pub(super) fn get<R>(
-        &self,
-        keys: &impl Keys,
-        key: HashedKey<'_>,
-        read: impl Fn(u32) -> Option<R>,
-    ) -> Option<R> {
-        let id = self.segment_of(key.hash.0);
-        let segment = id.map(|id| self.segments.block(id));
-        let mut candidates = segment.map(|segment| segment::candidates(segment, Probe::of(key.hash.0)));
-        let mut is_last = self.overflow.is_empty();
-        // One call site of `read`, so that it is inlined.
-        loop {
-            let handle = match candidates.as_mut().and_then(Iterator::next) {
-                Some((_, handle)) => handle,
-                None if is_last => return None,
-                None => {
-                    is_last = true;
-                    self.get_overflowed(keys, key, id)?
-                }
-            };
-            let found = read(handle);
-            if found.is_some() {
-                return found;
+    /// Returns the handle of `key` and its item. Costs a cache line of the directory, one of the segment, and
+    /// [`Keys::item`]; logarithmic in the overflow.
+    #[inline(always)]
+    pub(super) fn get<K: Keys>(&self, keys: &K, key: HashedKey<'_>) -> Option<(u32, K::Item)> {
+        let probe = Probe::of(key.hash.0);
+        let home = self.segment_of(key.hash.0).map(|id| segment::home(self.segments.block(id), probe));
+        let first = home.and_then(|home| segment::first(home, probe));
+        // Most keys are the first candidate.
+        if let Some(handle) = first
+            && let Some(item) = keys.item(handle, key)
+        {
+            return Some((handle, item));
+        }
+        if first.is_none() && home.is_none_or(segment::has_all) && self.overflow.is_empty() {
+            return None;
+        }
+        self.get_further(keys, key, usize::from(first.is_some()))
+    }
+
+    /// [`Index::get`] of a key that is not among its first `skipped` candidates.
+    #[inline(never)]
+    fn get_further<K: Keys>(&self, keys: &K, key: HashedKey<'_>, skipped: usize) -> Option<(u32, K::Item)> {
+        for handle in self.candidates(key.hash.0).skip(skipped) {
+            if let Some(item) = keys.item(handle, key) {
+                return Some((handle, item));
             }
         }
-    }
-
-    /// Prefetches the home bucket of a hash.
-    #[inline]
-    pub(super) fn fetch(&self, hash: u64) {
-        if let Some(id) = self.segment_of(hash) {
-            segment::fetch(self.segments.block(id), Probe::of(hash));
+        if self.overflow.is_empty() {
+            return None;
         }
+        let handle = self.get_overflowed(keys, key)?;
+        keys.item(handle, key).map(|item| (handle, item))
     }
 
-    /// The first handle in the home bucket with a matching tag; if there is none, prefetches the next bucket where
-    /// the key can be.
+    /// Prefetches the home bucket of a hash, and returns it.
     #[inline]
-    pub(super) fn at_home(&self, hash: u64) -> Option<u32> {
-        segment::at_home(self.segments.block(self.segment_of(hash)?), Probe::of(hash))
+    pub(super) fn fetch(&self, hash: u64) -> Option<&Bucket> {
+        let home = segment::home(self.segments.block(self.segment_of(hash)?), Probe::of(hash));
+        prefetch(home);
+        Some(home)
+    }
+
+    /// The first handle in the home bucket of a hash with a matching tag.
+    #[inline]
+    pub(super) fn first(home: &Bucket, hash: u64) -> Option<u32> {
+        segment::first(home, Probe::of(hash))
+    }
+
+    /// Prefetches the next bucket where a key that is not at home can be.
+    pub(super) fn fetch_next(&self, hash: u64) {
+        if let Some(id) = self.segment_of(hash) {
+            segment::fetch_next(self.segments.block(id), Probe::of(hash));
+        }
     }
 
     /// A handle at a location that `accepts`. May miss entries in a large overflow.
@@ -195,13 +210,19 @@ impl Index {
     /// Prefetches the home bucket of a location.
     pub(super) fn fetch_located(&self, at: Location) {
         if let Some(id) = self.segment_of(at.first_hash()) {
-            segment::fetch(self.segments.block(id), at.probe());
+            prefetch(segment::home(self.segments.block(id), at.probe()));
         }
     }
 
-    /// The first handle in the home bucket of a location with a matching tag.
+    /// The first handle in the home bucket of a location with a matching tag; if there is none, prefetches the next
+    /// bucket.
     pub(super) fn at_home_of(&self, at: Location) -> Option<u32> {
-        segment::at_home(self.segments.block(self.segment_of(at.first_hash())?), at.probe())
+        let segment = self.segments.block(self.segment_of(at.first_hash())?);
+        let found = segment::first(segment::home(segment, at.probe()), at.probe());
+        if found.is_none() {
+            segment::fetch_next(segment, at.probe());
+        }
+        found
     }
 
     /// The handles with a matching tag in the segment of a hash.
@@ -429,8 +450,8 @@ impl Index {
     }
 
     #[cold]
-    fn get_overflowed(&self, keys: &impl Keys, key: HashedKey<'_>, id: Option<u32>) -> Option<u32> {
-        if id.is_some_and(|id| !self.metadata.get(id).overflowed) {
+    fn get_overflowed(&self, keys: &impl Keys, key: HashedKey<'_>) -> Option<u32> {
+        if self.segment_of(key.hash.0).is_some_and(|id| !self.metadata.get(id).overflowed) {
             return None;
         }
         self.overflow.find(|held| keys.order(held, key)).ok().map(|(_, handle)| handle)
@@ -592,6 +613,13 @@ mod tests {
     }
 
     impl Keys for Made {
+        type Item = ();
+
+        fn item(&self, handle: u32, key: HashedKey<'_>) -> Option<()> {
+            self.compared.set(self.compared.get() + 1);
+            (handle.to_be_bytes() == key.bytes).then_some(())
+        }
+
         fn hash_of(&self, handle: u32) -> u64 {
             (self.hash)(handle)
         }
@@ -621,12 +649,7 @@ mod tests {
 
         /// Looks up the key of this handle; returns also how many keys were read.
         fn get(&self, index: &Index, handle: u32) -> (Option<u32>, u32) {
-            self.with(handle, |key| {
-                index.get(self, key, |held| {
-                    self.compared.set(self.compared.get() + 1);
-                    (held.to_be_bytes() == key.bytes).then_some(held)
-                })
-            })
+            self.with(handle, |key| index.get(self, key).map(|(handle, ())| handle))
         }
     }
 

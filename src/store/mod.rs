@@ -251,15 +251,14 @@ impl Store {
 
     /// The item of `key`; `None` if it is absent or has expired. Three cache lines: directory, segment, item. O(log
     /// n) if thousands of keys have equal hashes.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, now: Instant, key: HashedKey<'_>) -> Option<Item<'_>> {
-        let read = |handle| self.heap.item(handle, key.bytes);
-        self.index.get(&heap_keys(&self.heap, &self.secret), key, read).and_then(|item| unexpired(now, item))
+        self.lookup(key).and_then(|(_, item)| unexpired(now, item))
     }
 
     /// The same, and counts a use of the item for eviction, if that is on: some 2 ns, and a write to a cache line
     /// that is read anyway.
-    #[inline]
+    #[inline(always)]
     pub fn access(&mut self, now: Instant, key: HashedKey<'_>) -> Option<Item<'_>> {
         if !self.queues.is_on() {
             return self.get(now, key);
@@ -299,13 +298,17 @@ impl Store {
     #[inline]
     pub fn prefetch(&self, keys: &[KeyHash], mut visit_absent: impl FnMut(KeyHash)) {
         let keys = &keys[..keys.len().min(PREFETCH_MAX)];
-        keys.iter().for_each(|key| self.index.fetch(key.0));
+        let mut homes = [None; PREFETCH_MAX];
+        homes.iter_mut().zip(keys).for_each(|(home, key)| *home = self.index.fetch(key.0));
         // One bit per key that is not in its home bucket.
         let mut elsewhere = 0u64;
-        for (at, key) in keys.iter().enumerate() {
-            match self.index.at_home(key.0) {
+        for (at, (key, home)) in keys.iter().zip(&homes).enumerate() {
+            match home.and_then(|home| Index::first(home, key.0)) {
                 Some(handle) => self.heap.fetch(handle),
-                None => elsewhere |= 1 << at,
+                None => {
+                    self.index.fetch_next(key.0);
+                    elsewhere |= 1 << at;
+                }
             }
         }
         while elsewhere != 0 {
@@ -384,7 +387,7 @@ impl Store {
     /// Overwrites an item of up to 16 KiB without an expiry by another one without an expiry, the most frequent case
     /// of a SET. Takes no memory, so the limit is not checked. False, and nothing changed, if it does not fit the
     /// slot.
-    #[inline]
+    #[inline(always)]
     fn put_in_place(&mut self, key: HashedKey<'_>, value: &[u8], version: Version, old: Held) -> bool {
         let layout = Layout::new(key.bytes.len(), value.len(), false);
         if old.expiry.is_some()
@@ -694,17 +697,18 @@ impl Store {
     /// The position and header of a key's item, for writes.
     #[inline]
     fn find_held(&self, key: HashedKey<'_>) -> Option<Held> {
-        let read = |handle| {
-            let item = self.heap.item(handle, key.bytes)?;
-            Some(Held { handle, expiry: item.expiry, version: item.version })
-        };
-        self.index.get(&heap_keys(&self.heap, &self.secret), key, read)
+        let (handle, item) = self.lookup(key)?;
+        Some(Held { handle, expiry: item.expiry, version: item.version })
     }
 
     #[inline]
     fn find(&self, key: HashedKey<'_>) -> Option<u32> {
-        let read = |handle| self.heap.item(handle, key.bytes).map(|_| handle);
-        self.index.get(&heap_keys(&self.heap, &self.secret), key, read)
+        self.lookup(key).map(|(handle, _)| handle)
+    }
+
+    #[inline(always)]
+    fn lookup(&self, key: HashedKey<'_>) -> Option<(u32, Item<'_>)> {
+        self.index.get(&heap_keys(&self.heap, &self.secret), key)
     }
 
     /// Whether an item is unexpired and has a higher version.
@@ -773,7 +777,14 @@ const fn heap_keys<'s>(heap: &'s Heap, secret: &'s HashSecret) -> HeapKeys<'s> {
     HeapKeys { heap, secret }
 }
 
-impl Keys for HeapKeys<'_> {
+impl<'s> Keys for HeapKeys<'s> {
+    type Item = Item<'s>;
+
+    #[inline(always)]
+    fn item(&self, handle: u32, key: HashedKey<'_>) -> Option<Item<'s>> {
+        self.heap.item(handle, key.bytes)
+    }
+
     #[inline]
     fn hash_of(&self, handle: u32) -> u64 {
         self.secret.hash(self.heap.key(handle)).0

@@ -34,7 +34,8 @@ const STASHED: usize = 13;
 /// for its L1 cache.
 const HASHED_TOGETHER: usize = 64;
 
-type Bucket = [u8; BUCKET_BYTES];
+/// A bucket.
+pub(super) type Bucket = [u8; BUCKET_BYTES];
 type Segment = [Bucket; BUCKETS];
 
 /// The bits of a hash that a segment uses.
@@ -99,8 +100,7 @@ impl Iterator for Candidates<'_> {
     #[inline]
     fn next(&mut self) -> Option<(Position, u32)> {
         if self.matches == 0 {
-            let home = &self.segment[self.probe.home];
-            if home[DISPLACED] | home[STASHED] == 0 {
+            if has_all(&self.segment[self.probe.home]) {
                 return None;
             }
             (self.bucket, self.matches) = further(self.segment, self.probe, self.bucket)?;
@@ -135,25 +135,30 @@ pub(super) fn position_of(bytes: &[u8], probe: Probe, handle: u32) -> Option<Pos
     candidates(bytes, probe).find(|&(_, held)| held == handle).map(|(position, _)| position)
 }
 
-/// Prefetches the home bucket.
+/// The home bucket.
 #[inline]
-pub(super) fn fetch(bytes: &[u8], probe: Probe) {
-    prefetch(&view(bytes)[probe.home]);
+pub(super) fn home(bytes: &[u8], probe: Probe) -> &Bucket {
+    &view(bytes)[probe.home]
 }
 
-/// The first handle in the home bucket with the probe's tag; if there is none, prefetches the next bucket where the
-/// home has entries.
+/// The first handle in a home bucket with the probe's tag.
 #[inline]
-pub(super) fn at_home(bytes: &[u8], probe: Probe) -> Option<u32> {
-    let home = &view(bytes)[probe.home];
+pub(super) fn first(home: &Bucket, probe: Probe) -> Option<u32> {
     let matches = matches(home, probe.tag);
-    if matches != 0 {
-        return Some(handle(home, matches.trailing_zeros() as usize));
-    }
-    if home[DISPLACED] > 0 {
+    (matches != 0).then(|| handle(home, matches.trailing_zeros() as usize))
+}
+
+/// Whether all entries of a home are in its bucket.
+#[inline]
+pub(super) const fn has_all(home: &Bucket) -> bool {
+    home[DISPLACED] | home[STASHED] == 0
+}
+
+/// Prefetches the next bucket, if the home has entries there.
+pub(super) fn fetch_next(bytes: &[u8], probe: Probe) {
+    if home(bytes, probe)[DISPLACED] > 0 {
         prefetch(&view(bytes)[probe.neighbour()]);
     }
-    None
 }
 
 /// Whether [`insert`] would succeed.
