@@ -204,7 +204,7 @@ impl ChunkQueue {
 
     /// Puts back the chunk of [`ChunkQueue::back`], which was taken out to be appended to; no other call may come in
     /// between. An empty chunk goes to the pool.
-    #[inline]
+    #[inline(always)]
     pub fn put_back(&mut self, chunk: Vec<u8>, pool: &mut Pool) {
         if chunk.is_empty() {
             pool.give(chunk);

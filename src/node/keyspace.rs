@@ -117,7 +117,7 @@ impl Keyspace {
     }
 
     /// The item of a key; `None` if it is absent or has expired. Counts a use for eviction.
-    #[inline]
+    #[inline(always)]
     pub(in crate::node) fn get(&mut self, now: Now, key: HashedKey<'_>) -> Option<Item<'_>> {
         self.store.access(now.mono, key)
     }

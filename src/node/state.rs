@@ -23,7 +23,7 @@ use crate::node::peer::mesh::Mesh;
 use crate::node::schedule::Runnable;
 use crate::node::slow_log::SlowLog;
 use crate::node::tasks::Tasks;
-use crate::store::HashSecret;
+use crate::store::{HashSecret, KeyHash, PREFETCH_MAX};
 use crate::wire::handshake::{derive_hash_secret, public_hash_secret};
 use crate::wire::lookahead::Lookahead;
 use crate::wire::{args, resp};
@@ -81,12 +81,35 @@ pub(in crate::node) struct RecentName {
     pub(in crate::node) row: usize,
 }
 
+/// What is known of a request in RESP before it is executed.
+#[derive(Debug, Default, Clone, Copy)]
+pub(in crate::node) struct Resolved {
+    /// The row of its command in the table; `None` if it has a topic, long arguments or an error.
+    pub(in crate::node) row: Option<u8>,
+    /// The hash of its only key, if that was prefetched.
+    pub(in crate::node) hash: Option<KeyHash>,
+}
+
+/// The hashes of the keys of queued requests, the first `count`.
+#[derive(Debug)]
+pub(in crate::node) struct PrefetchedKeys {
+    pub(in crate::node) hashes: [KeyHash; PREFETCH_MAX],
+    pub(in crate::node) count: usize,
+}
+
+impl Default for PrefetchedKeys {
+    fn default() -> Self {
+        Self { hashes: [KeyHash(0); PREFETCH_MAX], count: 0 }
+    }
+}
+
 /// Memory for parsing requests, reused.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Scratch {
     pub(in crate::node) line: args::Scratch,
     pub(in crate::node) resp: resp::parse::Parser,
-    pub(in crate::node) lookahead: Lookahead,
+    pub(in crate::node) lookahead: Lookahead<Resolved>,
+    pub(in crate::node) keys: PrefetchedKeys,
     pub(in crate::node) recent: RecentName,
 }
 

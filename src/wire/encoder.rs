@@ -211,11 +211,12 @@ impl Encoder {
 
     /// Ends the reply and gives the buffer back.
     #[inline]
-    pub fn end(mut self) -> Vec<u8> {
-        if self.is_line() {
-            self.out.push(b'\n');
+    pub fn end(self) -> Vec<u8> {
+        let Self { mut out, protocol, .. } = self;
+        if protocol == Protocol::Lines {
+            out.push(b'\n');
         }
-        self.out
+        out
     }
 
     /// Removes the reply and gives the buffer back as it was.
@@ -246,13 +247,18 @@ impl Encoder {
     }
 
     /// In lines: begins a field with this key. In RESP: nothing.
+    #[inline(always)]
     pub fn key(&mut self, key: &[u8]) {
         if self.is_line() {
-            self.in_field = false;
-            self.separate();
-            put_field(&mut self.out, key, FieldKind::Key);
-            self.in_field = true;
+            self.begin_field(key);
         }
+    }
+
+    fn begin_field(&mut self, key: &[u8]) {
+        self.in_field = false;
+        self.separate();
+        put_field(&mut self.out, key, FieldKind::Key);
+        self.in_field = true;
     }
 
     /// Leaves the next large string out, which its writer puts in by itself: between quotes by
@@ -301,16 +307,21 @@ impl Encoder {
     }
 
     /// A string of bytes.
+    #[inline(always)]
     pub fn bulk(&mut self, bytes: &[u8]) {
         if bytes.len() > GAP_BYTES_MIN && self.put_large(bytes) {
             return;
         }
         if self.is_line() {
-            self.separate();
-            put_field(&mut self.out, bytes, FieldKind::Value);
+            self.put_value(bytes);
         } else {
             resp::bulk(&mut self.out, bytes);
         }
+    }
+
+    fn put_value(&mut self, bytes: &[u8]) {
+        self.separate();
+        put_field(&mut self.out, bytes, FieldKind::Value);
     }
 
     /// A whole number.

@@ -8,17 +8,18 @@ use memchr::memchr;
 /// Lines per scan.
 const LINES_MAX: usize = 64;
 
-/// The requests of one input that were parsed in advance and not taken yet. Its memory is reused for the next input.
+/// The requests of one input that were parsed in advance and not taken yet; `T` is known of one in RESP. Its memory is
+/// reused for the next input.
 #[derive(Debug, Default)]
-pub struct Lookahead {
+pub struct Lookahead<T> {
     /// Bytes of each line, up to its line feed.
     lines: Vec<usize>,
     taken: usize,
     /// Requests in RESP.
-    pub requests: Batch,
+    pub requests: Batch<T>,
 }
 
-impl Lookahead {
+impl<T: Copy> Lookahead<T> {
     /// Drops everything that was parsed. Must be called before other input.
     pub fn clear(&mut self) {
         self.lines.clear();
@@ -74,9 +75,10 @@ mod tests {
             is_unauthenticated: false,
         };
         let mut rest = &b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*0\r\n*1\r\n$4\r\nPING\r\n*1\r\n$9"[..];
-        assert_eq!(lookahead.requests.parse(rest, limits), 3);
+        assert_eq!(lookahead.requests.parse(rest, limits, |args| args.len()), 3);
         let mut taken = Vec::new();
-        while let Some(request) = lookahead.requests.take(rest) {
+        while let Some((request, args)) = lookahead.requests.take(rest) {
+            assert_eq!(request.args().len(), args);
             taken.push(request.args().iter().map(<[u8]>::to_vec).collect::<Vec<_>>().concat());
             rest = &rest[request.consumed..];
         }

@@ -4,7 +4,7 @@ use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::limits::LONG_REPLY_BYTES;
 use crate::node::command::error::CommandError;
-use crate::node::command::find::{arg_limits, find_command, find_plain_command, find_verb};
+use crate::node::command::find::{arg_limits, find_command, find_verb, resolved};
 use crate::node::command::forwarding;
 use crate::node::command::login;
 use crate::node::command::read;
@@ -23,10 +23,13 @@ use crate::node::latency::CommandClass;
 use crate::node::lookup::answers::Answer;
 use crate::node::lookup::forwarded::Failure;
 use crate::node::peer::handshake;
-use crate::node::state::{RecentName, State, close_conn};
+use crate::node::state::{Resolved, State, close_conn};
+use crate::store::KeyHash;
 use crate::wire::args::{Args, Scratch};
 use crate::wire::encoder::{Encoder, Protocol, ReplyHead};
 use crate::wire::line::{Line, is_from_browser};
+use crate::wire::resp;
+use std::mem;
 
 /// Executes one line for a connection. Returns its cost in keys, queries to peers included; 0 if it is deferred until
 /// earlier replies are complete.
@@ -50,7 +53,9 @@ pub(in crate::node) fn execute_line(
     let protocol = if line.is_redis_ping() { Protocol::Resp2 } else { Protocol::Lines };
     let limits = arg_limits(&state.config, is_authenticated);
     match find_verb(request, limits, scratch) {
-        Ok((command, args)) => execute(state, now, key, protocol, request.id, command, args),
+        Ok((command, args)) => {
+            execute(state, now, key, Request { protocol, id: request.id, command, args, hash: None })
+        }
         Err(error) => refuse(state, now, key, protocol, request.id, &error),
     }
 }
@@ -61,16 +66,30 @@ pub(in crate::node) fn execute_resp(
     now: Now,
     key: ConnKey,
     protocol: Protocol,
-    words: Args<'_>,
-    recent: &mut RecentName,
+    request: resp::parse::Request<'_>,
+    known: Resolved,
 ) -> usize {
-    match find_plain_command(words, &state.config.limits, recent) {
-        Some(command) => execute(state, now, key, protocol, b"", command, words.skip(1)),
+    match resolved(known) {
+        Some(command) => {
+            let args = request.args().skip(1);
+            execute(state, now, key, Request { protocol, id: b"", command, args, hash: known.hash })
+        }
         None => {
-            let found = find_command(words, &state.config.limits);
+            let found = find_command(request.args(), &state.config.limits);
             execute_found(state, now, key, protocol, found)
         }
     }
+}
+
+/// A request whose command is found.
+struct Request<'a> {
+    protocol: Protocol,
+    /// In lines; empty if there is none.
+    id: &'a [u8],
+    command: &'static Command,
+    args: Args<'a>,
+    /// The hash of its only key, if that is known.
+    hash: Option<KeyHash>,
 }
 
 fn execute_found<'a>(
@@ -81,7 +100,9 @@ fn execute_found<'a>(
     found: Result<(&'static Command, Args<'a>), CommandError<'a>>,
 ) -> usize {
     match found {
-        Ok((command, args)) => execute(state, now, key, protocol, b"", command, args),
+        Ok((command, args)) => {
+            execute(state, now, key, Request { protocol, id: b"", command, args, hash: None })
+        }
         Err(error) => refuse(state, now, key, protocol, b"", &error),
     }
 }
@@ -170,7 +191,7 @@ fn execute_silently<'a>(
     }
     state.calls.count(command.index);
     let reply = Encoder::begin(state.pool.take(), protocol, b"", "");
-    let mut call = Call { now, conn: key, command, table: &TABLE, args, reply };
+    let mut call = Call { now, conn: key, command, table: &TABLE, args, hash: None, reply };
     let is_authenticated = state.conns.get(key).is_some_and(Conn::is_authenticated);
     let outcome = if is_authenticated || command.is_open {
         call.run(state)
@@ -207,9 +228,9 @@ fn execute_silently<'a>(
     cost
 }
 
-/// The first word of the reply to a command in lines.
-fn word(command: &Command) -> &'static str {
-    command.line.as_ref().map_or("", |form| form.word)
+/// The first word of the reply to a command; only lines have one.
+fn word(command: &Command, is_line: bool) -> &'static str {
+    command.line.as_ref().filter(|_| is_line).map_or("", |form| form.word)
 }
 
 /// Defers a request until all earlier replies of its connection are complete, since they must not show its effect.
@@ -318,16 +339,9 @@ pub(in crate::node) fn fail_transaction(
 
 /// Calls a command's handler and writes the reply, or begins the work that writes it later. Returns the cost in keys; 0
 /// if the request is deferred.
-fn execute<'a>(
-    state: &mut State,
-    now: Now,
-    key: ConnKey,
-    protocol: Protocol,
-    id: &[u8],
-    command: &'static Command,
-    args: Args<'a>,
-) -> usize {
-    let queries_before = state.mesh.lookups.queries();
+#[inline(always)]
+fn execute(state: &mut State, now: Now, key: ConnKey, request: Request<'_>) -> usize {
+    let Request { protocol, id, command, args, hash } = request;
     let is_line = protocol == Protocol::Lines;
     if command.scope != Scope::Here && !forwarding::is_for_here(state, now, key, command, is_line, args) {
         if awaits_replies(state, key) {
@@ -338,7 +352,7 @@ fn execute<'a>(
                 state,
                 now,
                 key,
-                Encoder::begin(Vec::new(), protocol, id, word(command)).head(),
+                Encoder::begin(Vec::new(), protocol, id, word(command, is_line)).head(),
                 command,
                 args,
             );
@@ -354,23 +368,23 @@ fn execute<'a>(
     }
     let Some(Output { out, unsent_before, is_first, is_authenticated }) = open(state, key) else { return 1 };
     state.calls.count(command.index);
-    let reply = Encoder::begin(out, protocol, id, word(command));
-    let mut call = Call { now, conn: key, command, table: &TABLE, args, reply };
+    let reply = Encoder::begin(out, protocol, id, word(command, is_line));
+    let mut call = Call { now, conn: key, command, table: &TABLE, args, hash, reply };
     let outcome = if is_authenticated || command.is_open {
         call.run(state)
     } else {
         Err(CommandError::Unauthenticated)
     };
-    let mut cost = call.cost();
-    match outcome {
-        Ok(Effect::Reply) => {
-            state.latency.executed(command.class(), command.index);
-            give_back(state, now, key, call.reply.end(), unsent_before);
-        }
-        outcome => {
-            cost = cost.saturating_add(apply_effect(state, call, id, outcome, unsent_before, is_first));
-        }
+    let cost = call.cost();
+    if let Ok(Effect::Reply) = outcome {
+        // There is nothing to drop, which the compiler does not see.
+        mem::forget(outcome);
+        state.latency.executed(command.class(), command.index);
+        give_back(state, now, key, call.reply.end(), unsent_before);
+        return cost;
     }
+    let queries_before = state.mesh.lookups.queries();
+    let cost = cost.saturating_add(apply_effect(state, call, id, outcome, unsent_before, is_first));
     cost.saturating_add(state.mesh.lookups.queries_since(queries_before))
 }
 
@@ -507,7 +521,7 @@ fn put_error(state: &mut State, mut reply: Encoder, error: &CommandError<'_>) ->
 }
 
 /// Returns the buffer, with the reply, to its connection.
-#[inline]
+#[inline(always)]
 fn give_back(state: &mut State, now: Now, key: ConnKey, out: Vec<u8>, unsent_before: usize) {
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return pool.give(out) };
@@ -617,6 +631,60 @@ mod tests {
         }
         // 400 keys are set per iteration, and expire after 200 iterations.
         assert!(most < 95_000, "{most} items");
+    }
+
+    /// A request in RESP.
+    fn in_resp(words: &[&str]) -> String {
+        words.iter().fold(format!("*{}\r\n", words.len()), |text, word| {
+            text + &format!("${}\r\n{word}\r\n", word.len())
+        })
+    }
+
+    #[test]
+    fn pipelined_requests_are_about_their_own_keys_in_a_store_beyond_the_caches() {
+        let mut load = Load::new();
+        let value = |id: usize| format!("{id:0100}");
+        // A turn of the connection may end before the last request.
+        let mut replies_to = |requests: &str, bytes: usize| {
+            let mut replies = load.send(requests);
+            for _ in 0..100 {
+                if replies.len() >= bytes {
+                    break;
+                }
+                load.node.tick(load.now);
+                replies += &load.send("");
+            }
+            replies
+        };
+        for first in (0..10_000).step_by(100) {
+            let each = |id: usize| in_resp(&["SET", &format!("k{id}"), &value(id)]);
+            let all = "+OK\r\n".repeat(100);
+            assert_eq!(replies_to(&(first..first + 100).map(each).collect::<String>(), all.len()), all);
+        }
+        let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+        let (mut requests, mut replies) = (String::new(), String::new());
+        for id in 0..60 {
+            let (key, next, old) = (format!("k{id}"), format!("k{}", id + 1), value(id));
+            let (request, reply) = match id % 6 {
+                0 => (in_resp(&["MGET", &key, "none", &next]), {
+                    format!("*3\r\n{}$-1\r\n{}", bulk(&old), bulk(&value(id + 1)))
+                }),
+                1 => (in_resp(&["GET", &key]), bulk(&old)),
+                2 => (
+                    in_resp(&["SET", &key, "new"]) + &in_resp(&["GET", &key]),
+                    format!("+OK\r\n{}", bulk("new")),
+                ),
+                3 => (in_resp(&["get", "none"]), "$-1\r\n".to_owned()),
+                4 => (in_resp(&["DEL", &key, "none"]) + &in_resp(&["GET", &key]), ":1\r\n$-1\r\n".to_owned()),
+                _ => (in_resp(&["GET", &key, "x"]), {
+                    "-ERR wrong number of arguments for 'get' command\r\n".to_owned()
+                }),
+            };
+            requests += &request;
+            replies += &reply;
+        }
+        assert_eq!(replies_to(&requests, replies.len()), replies);
+        assert!(load.node.state.keyspace.is_beyond_caches());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::node::command::error::CommandError;
 use crate::node::command::row::Command;
 use crate::node::command::suggest::suggestion;
 use crate::node::command::table::TABLE;
-use crate::node::state::RecentName;
+use crate::node::state::{RecentName, Resolved};
 use crate::wire::args::{ArgLimits, Args, Scratch};
 use crate::wire::line::{Request, split_word};
 
@@ -72,7 +72,7 @@ pub(in crate::node) fn find_command<'a>(
 
 /// The command of a request in RESP without topics and long arguments, if it has no error; its arguments are all words
 /// after the first.
-#[inline]
+#[inline(always)]
 pub(in crate::node) fn find_plain_command(
     words: Args<'_>,
     limits: &Limits,
@@ -81,6 +81,12 @@ pub(in crate::node) fn find_plain_command(
     let command = find_recent(recent, words.get(0)?)?;
     let is_plain = !command.has_topics && command.takes(words.len());
     (is_plain && words.longest_at_most() <= limits.key_bytes_max as usize).then_some(command)
+}
+
+/// The command of a request that was parsed before.
+#[inline]
+pub(in crate::node) fn resolved(request: Resolved) -> Option<&'static Command> {
+    TABLE.rows.get(usize::from(request.row?))
 }
 
 /// The general case of [`find_command`]: topics, long arguments, and errors.

@@ -552,7 +552,8 @@ pub(in crate::node) fn carry_out_one(
     results: &mut ChunkQueue,
 ) {
     let mut values = ChunkQueue::new();
-    let mut call = Call { now, conn, command, table: &TABLE, args, reply: Encoder::part(protocol) };
+    let mut call =
+        Call { now, conn, command, table: &TABLE, args, hash: None, reply: Encoder::part(protocol) };
     let is_error = match call.run(state) {
         Ok(Effect::Reply) => false,
         Ok(Effect::LookUp(form, _)) => {

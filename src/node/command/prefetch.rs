@@ -4,15 +4,15 @@
 //! some 100 ns each. Prefetches for the keys of a pipeline overlap them. In lines the keys are guessed from bytes that
 //! are not parsed yet: a wrong guess costs a prefetch and has no other effect.
 
-use crate::node::command::find::find_recent;
+use crate::limits::Limits;
+use crate::node::command::find::{find_plain_command, find_recent};
 use crate::node::command::row::Access;
 use crate::node::keyspace::Keyspace;
-use crate::node::state::RecentName;
-use crate::store::{KeyHash, PREFETCH_MAX};
+use crate::node::state::{PrefetchedKeys, RecentName, Resolved, Scratch};
+use crate::store::KeyHash;
 use crate::wire::args::Args;
 use crate::wire::encoder::Protocol;
 use crate::wire::line::split_word;
-use crate::wire::lookahead::Lookahead;
 use crate::wire::resp::parse::{RequestLimits, likely_key};
 use memchr::memrchr;
 
@@ -20,8 +20,7 @@ use memchr::memrchr;
 struct Seen<'s> {
     keyspace: &'s Keyspace,
     is_worth_it: bool,
-    keys: [KeyHash; PREFETCH_MAX],
-    count: usize,
+    keys: &'s mut PrefetchedKeys,
     /// Whether one of the requests writes.
     writes: bool,
     recent: &'s mut RecentName,
@@ -29,17 +28,18 @@ struct Seen<'s> {
 
 impl<'s> Seen<'s> {
     #[inline]
-    fn new(keyspace: &'s Keyspace, recent: &'s mut RecentName) -> Self {
-        let is_worth_it = keyspace.is_beyond_caches();
-        Self { keyspace, is_worth_it, keys: [KeyHash(0); PREFETCH_MAX], count: 0, writes: false, recent }
+    fn new(keyspace: &'s Keyspace, keys: &'s mut PrefetchedKeys, recent: &'s mut RecentName) -> Self {
+        keys.count = 0;
+        Self { keyspace, is_worth_it: keyspace.is_beyond_caches(), keys, writes: false, recent }
     }
 
-    fn add<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) {
-        for key in keys {
-            let Some(slot) = self.keys.get_mut(self.count) else { return };
-            *slot = self.keyspace.key(key).hash;
-            self.count += 1;
-        }
+    /// Adds a key, unless there are too many; returns its hash.
+    #[inline]
+    fn add(&mut self, key: &[u8]) -> Option<KeyHash> {
+        let slot = self.keys.hashes.get_mut(self.keys.count)?;
+        *slot = self.keyspace.key(key).hash;
+        self.keys.count += 1;
+        Some(*slot)
     }
 
     /// Adds the likely first key of a line.
@@ -55,22 +55,31 @@ impl<'s> Seen<'s> {
             && let Some(form) = &command.line
         {
             self.writes |= command.access == Access::Write;
-            self.add(form.syntax.likely_key(body).filter(|key| !key.is_empty()).into_iter());
+            form.syntax.likely_key(body).filter(|key| !key.is_empty()).and_then(|key| self.add(key));
         }
     }
 
-    /// Adds the keys of a request in RESP.
-    #[inline]
-    fn add_words(&mut self, words: Args<'_>) {
-        if self.is_worth_it
-            && let Some(command) = words.get(0).and_then(|name| find_recent(self.recent, name))
-        {
-            self.writes |= command.access == Access::Write;
-            match command.only_key(words) {
-                Some(key) => self.add(std::iter::once(key)),
-                None => self.add(command.keys(false, words.skip(1))),
-            }
+    /// Finds the command of a request in RESP, and adds its keys.
+    #[inline(always)]
+    fn resolve(&mut self, words: Args<'_>, limits: &Limits) -> Resolved {
+        let Some(command) = find_plain_command(words, limits, self.recent) else {
+            return Resolved::default();
+        };
+        let row = u8::try_from(command.index).ok();
+        if !self.is_worth_it {
+            return Resolved { row, hash: None };
         }
+        self.writes |= command.access == Access::Write;
+        let hash = match command.only_key(words) {
+            Some(key) => self.add(key),
+            // The first request fetches several keys when it is executed.
+            None if self.keys.count == 0 => None,
+            None => {
+                command.keys(false, words.skip(1)).take_while(|key| self.add(key).is_some()).for_each(drop);
+                None
+            }
+        };
+        Resolved { row, hash }
     }
 
     /// Adds the likely key of an unparsed request in RESP.
@@ -80,26 +89,22 @@ impl<'s> Seen<'s> {
             && let Some(command) = find_recent(self.recent, name).filter(|command| command.has_only_key())
         {
             self.writes |= command.access == Access::Write;
-            self.add(std::iter::once(key));
+            self.add(key);
         }
     }
 
     fn prefetch(&self) {
-        self.keyspace.prefetch(&self.keys[..self.count], self.writes);
+        self.keyspace.prefetch(&self.keys.hashes[..self.keys.count], self.writes);
     }
 }
 
 /// Prefetches the likely first key of each of the next lines, unless scanned lines are left. Called before a line is
 /// executed, with the input after it.
 #[inline]
-pub(in crate::node) fn prefetch_lines(
-    lookahead: &mut Lookahead,
-    recent: &mut RecentName,
-    keyspace: &Keyspace,
-    input: &[u8],
-) {
+pub(in crate::node) fn prefetch_lines(scratch: &mut Scratch, keyspace: &Keyspace, input: &[u8]) {
+    let Scratch { lookahead, keys, recent, .. } = scratch;
     if lookahead.is_out_of_lines() && !input.is_empty() {
-        let mut seen = Seen::new(keyspace, recent);
+        let mut seen = Seen::new(keyspace, keys, recent);
         lookahead.scan_lines(input, |line| seen.add_line(line));
         seen.prefetch();
     }
@@ -110,8 +115,8 @@ pub(in crate::node) fn prefetch_inputs<'k>(
     keyspace: &Keyspace,
     inputs: impl Iterator<Item = (Protocol, &'k [u8])>,
 ) {
-    let mut recent = RecentName::default();
-    let mut seen = Seen::new(keyspace, &mut recent);
+    let (mut keys, mut recent) = (PrefetchedKeys::default(), RecentName::default());
+    let mut seen = Seen::new(keyspace, &mut keys, &mut recent);
     if !seen.is_worth_it {
         return;
     }
@@ -124,17 +129,19 @@ pub(in crate::node) fn prefetch_inputs<'k>(
     seen.prefetch();
 }
 
-/// Parses the requests in RESP at the start of `input`, and prefetches their keys if there are at least two.
+/// Parses the requests in RESP at the start of `input`, finds their commands, and prefetches their keys if there are at
+/// least two. All of them are subject to the limits of now.
+#[inline(never)]
 pub(in crate::node) fn prefetch_requests(
-    lookahead: &mut Lookahead,
-    recent: &mut RecentName,
+    scratch: &mut Scratch,
     keyspace: &Keyspace,
     input: &[u8],
-    limits: RequestLimits,
+    limits: &Limits,
+    request_limits: RequestLimits,
 ) {
-    if lookahead.requests.parse(input, limits) > 1 {
-        let mut seen = Seen::new(keyspace, recent);
-        lookahead.requests.for_each(input, |words| seen.add_words(words));
+    let Scratch { lookahead, keys, recent, .. } = scratch;
+    let mut seen = Seen::new(keyspace, keys, recent);
+    if lookahead.requests.parse(input, request_limits, |words| seen.resolve(words, limits)) > 1 {
         seen.prefetch();
     }
 }

@@ -29,19 +29,19 @@ pub(in crate::node) fn read<'a>(
     call: &mut Call<'a>,
     form: &KeyReply,
 ) -> CommandResult<'a> {
-    let now = call.now;
+    let (now, keys) = (call.now, call.args);
     let mut misses = 0usize;
     if form.shape == Shape::Array {
-        call.reply.array(call.args.len());
+        call.reply.array(keys.len());
     }
-    for (at, key) in call.args.iter().enumerate() {
-        if call.args.len() > 1 && at.is_multiple_of(PREFETCH_MAX) {
-            state.keyspace.prefetch_several(call.args.skip(at).first(PREFETCH_MAX).iter(), false);
+    for (at, key) in keys.iter().enumerate() {
+        if keys.len() > 1 && at.is_multiple_of(PREFETCH_MAX) {
+            state.keyspace.prefetch_several(keys.skip(at).first(PREFETCH_MAX).iter(), false);
         }
         if call.reply.len() > LONG_REPLY_BYTES {
             return look_up(state, call, form, at);
         }
-        let hashed = state.keyspace.key(key);
+        let hashed = call.hashed(state, at, key);
         match state.keyspace.get(call.now, hashed) {
             Some(item)
                 if form.wanted == Wanted::Value && form.shown(item.value.len()).len() > LONG_REPLY_BYTES =>
@@ -60,13 +60,12 @@ pub(in crate::node) fn read<'a>(
         }
     }
     if form.shape == Shape::Count {
-        call.reply.count(call.args.len() - misses);
+        call.reply.count(keys.len() - misses);
     }
     state.mesh.peers.count_searches(misses as u64);
     if form.wanted == Wanted::Value {
-        let keys = call.args.len();
-        state.stats.keys_read(keys);
-        state.stats.keys_found(keys - misses, misses);
+        state.stats.keys_read(keys.len());
+        state.stats.keys_found(keys.len() - misses, misses);
     }
     Ok(Effect::Reply)
 }

@@ -12,7 +12,7 @@ use crate::node::lookup::forwarded::OnMissing;
 use crate::node::lookup::key_reply::KeyReply;
 use crate::node::metrics::COMMANDS_MAX;
 use crate::node::state::State;
-use crate::store::{COPIED_BYTES_PER_KEY, HashedKey};
+use crate::store::{COPIED_BYTES_PER_KEY, HashedKey, KeyHash};
 use crate::wire::args::Args;
 use crate::wire::encoder::{Encoder, ReplyTooLong};
 use crate::wire::line_form::{LineForm, Syntax};
@@ -184,6 +184,8 @@ pub struct Call<'a> {
     pub(super) table: &'static Table,
     /// The arguments, without the command's name.
     pub(super) args: Args<'a>,
+    /// The hash of its only key, if that is known.
+    pub(super) hash: Option<KeyHash>,
     pub(super) reply: Encoder,
 }
 
@@ -236,6 +238,15 @@ impl<'a> Call<'a> {
     /// The keys among the arguments, in order.
     pub(in crate::node) fn keys(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         self.command.keys(self.reply.is_line(), self.args)
+    }
+
+    /// Hashes a key of the call; `at` is its index among the arguments.
+    #[inline]
+    pub(in crate::node) fn hashed(&self, state: &State, at: usize, key: &'a [u8]) -> HashedKey<'a> {
+        match self.hash {
+            Some(hash) if at == 0 => HashedKey { hash, bytes: key },
+            Some(_) | None => state.keyspace.key(key),
+        }
     }
 
     /// The arguments; an error unless there are exactly `N`.
@@ -451,10 +462,18 @@ impl Command {
     }
 
     /// The cost of a call, in keys.
-    #[inline]
+    #[inline(always)]
     pub(in crate::node) fn cost_of(&self, is_line: bool, args: Args<'_>) -> usize {
+        if self.has_only_key && !is_line && self.cost == Cost::Keys {
+            1
+        } else {
+            self.any_cost(is_line, args)
+        }
+    }
+
+    #[inline(never)]
+    fn any_cost(&self, is_line: bool, args: Args<'_>) -> usize {
         match self.cost {
-            Cost::Keys if self.has_only_key && !is_line => 1,
             Cost::Step => KEYS_PER_STEP,
             Cost::Keys => self.key_positions(is_line).count(args.len()).max(1),
             Cost::Removals => REMOVAL_KEYS * self.key_positions(is_line).count(args.len()),
@@ -480,7 +499,7 @@ impl Command {
     pub(in crate::node) fn takes(&self, words: usize) -> bool {
         let Some(form) = &self.resp else { return false };
         let count = form.arity.unsigned_abs() as usize;
-        if form.arity < 0 { words >= count } else { words == count }
+        words == count || form.arity < 0 && words > count
     }
 }
 

@@ -490,16 +490,19 @@ impl Conn {
     /// Whether its next request must wait: for a barrier, for earlier replies, or for the delayed answer to a wrong
     /// password; or because its output is over `outbound_pause_bytes`, too many of its keys are being looked up, or a
     /// response in HTTP, which may be long, is being written. Frames never wait: two nodes that wait for each other
-    /// would deadlock.
-    pub(in crate::node) fn must_pause(&self, limits: &Limits) -> bool {
+    /// would deadlock. `unsent` is [`Conn::unsent`].
+    #[inline(always)]
+    pub(in crate::node) fn must_pause(&self, limits: &Limits, unsent: usize) -> bool {
+        let lookups_max = limits.lookups_per_connection as usize;
+        let waiting = self.replies.waiting();
         self.is_client()
             && (self.is_refused
                 || self.awaits_peer
-                || self.unsent() > limits.outbound_pause_bytes as usize
+                || unsent > limits.outbound_pause_bytes as usize
                 || self.in_flight.as_ref().is_some_and(|requests| requests.must_wait(limits))
-                || self.replies.waiting() > 0
+                || waiting > 0
                     && (self.awaits_replies
-                        || self.replies.waiting() >= limits.lookups_per_connection as usize
+                        || waiting >= lookups_max
                         || self.protocol == Some(ClientProtocol::Http)))
     }
 
@@ -508,7 +511,7 @@ impl Conn {
     pub(in crate::node) fn audit(&self, limits: &Limits, is_queued: bool) {
         let number = self.number;
         // With output it is resumed once that is written.
-        let is_resumed = self.must_pause(limits) || !self.outbound.is_empty();
+        let is_resumed = self.must_pause(limits, self.unsent()) || !self.outbound.is_empty();
         assert!(!self.is_paused || is_resumed, "connection {number} is paused without a cause");
         assert_eq!(self.is_runnable, is_queued, "connection {number}: a turn to come");
         assert_eq!(self.is_stopped, self.must_wait(), "connection {number} is not read");

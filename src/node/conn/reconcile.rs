@@ -82,7 +82,7 @@ pub(in crate::node) fn release_pool(state: &mut State, now: Now) {
 fn advance(state: &mut State, now: Now, key: ConnKey) {
     let State { conns, pool, config, stats, is_draining, runnable, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return };
-    if conn.is_paused && !conn.must_pause(&config.limits) {
+    if conn.is_paused && !conn.must_pause(&config.limits, conn.unsent()) {
         conn.is_paused = false;
         conn.is_runnable = true;
         runnable.push(conn.class(), key);

@@ -14,7 +14,7 @@ use crate::node::digest::sync;
 use crate::node::http;
 use crate::node::ids::ConnKey;
 use crate::node::schedule::cost_of_bytes;
-use crate::node::state::{Scratch, State};
+use crate::node::state::{Resolved, Scratch, State};
 use crate::node::versions::notices;
 use crate::wire::encoder::{Protocol, put_error};
 use crate::wire::http::is_request_line;
@@ -63,11 +63,12 @@ fn serve_requests(
         if !conn.is_client() {
             break;
         }
-        if conn.must_pause(&state.config.limits) {
+        let unsent = conn.unsent();
+        if conn.must_pause(&state.config.limits, unsent) {
             conn.is_paused = true;
             break;
         }
-        turn.cost = before + keys + cost_of_bytes(at + conn.unsent().saturating_sub(unsent_before));
+        turn.cost = before + keys + cost_of_bytes(at + unsent.saturating_sub(unsent_before));
         if turn.is_over() {
             conn.is_runnable = true;
             state.runnable.push(conn.class(), key);
@@ -145,6 +146,7 @@ fn protocol_of(first: &[u8]) -> Option<ClientProtocol> {
 }
 
 /// Executes the line at the front of `input`. Returns its bytes and its cost in keys; `None` if it is incomplete.
+#[inline(never)]
 fn serve_line(
     state: &mut State,
     now: Now,
@@ -174,8 +176,7 @@ fn serve_line(
             Some((line.consumed, 1))
         }
         Parsed::Line(line) => {
-            let Scratch { lookahead, recent, .. } = scratch;
-            prefetch_lines(lookahead, recent, &state.keyspace, &input[line.consumed..]);
+            prefetch_lines(scratch, &state.keyspace, &input[line.consumed..]);
             let cost = dispatch::execute_line(state, now, key, line, is_authenticated, &mut scratch.line);
             Some((line.consumed, cost))
         }
@@ -207,17 +208,16 @@ fn serve_resp(
         }
         // Before AUTH the next request may come under other limits.
         if conn.is_authenticated && conn.progress == Progress::default() {
-            let limits = request_limits(&state.config.limits, true);
-            let Scratch { lookahead, recent, .. } = scratch;
-            prefetch_requests(lookahead, recent, &state.keyspace, input, limits);
+            let limits = &state.config.limits;
+            prefetch_requests(scratch, &state.keyspace, input, limits, request_limits(limits, true));
         }
     }
-    let found = match scratch.lookahead.requests.take(input) {
-        Some(request) => resp::parse::Parsed::Request(request),
+    let (found, resolved) = match scratch.lookahead.requests.take(input) {
+        Some((request, resolved)) => (resp::parse::Parsed::Request(request), resolved),
         None => {
             let conn = state.conns.get_mut(key)?;
             let limits = request_limits(&state.config.limits, conn.is_authenticated);
-            scratch.resp.parse(input, &mut conn.progress, limits)
+            (scratch.resp.parse(input, &mut conn.progress, limits), Resolved::default())
         }
     };
     match found {
@@ -229,13 +229,13 @@ fn serve_resp(
             Some((input.len(), 1))
         }
         resp::parse::Parsed::Request(request) => {
-            let words = request.args();
-            let cost = if words.is_empty() {
+            // Each arm has arguments of its own, so that the most frequent one keeps them in registers.
+            let cost = if request.args().is_empty() {
                 1
             } else if is_intercepted {
-                dispatch::execute_intercepted(state, now, key, protocol, words)
+                dispatch::execute_intercepted(state, now, key, protocol, request.args())
             } else {
-                dispatch::execute_resp(state, now, key, protocol, words, &mut scratch.recent)
+                dispatch::execute_resp(state, now, key, protocol, request, resolved)
             };
             Some((request.consumed, cost))
         }

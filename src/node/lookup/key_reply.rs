@@ -62,7 +62,7 @@ impl KeyReply {
     }
 
     /// Writes the part of the reply for one key, with the range of its value.
-    #[inline]
+    #[inline(always)]
     pub(in crate::node) fn put(&self, reply: &mut Encoder, now: Now, key: &[u8], found: Option<Found<'_>>) {
         let found = match (self.range, found) {
             (Some((first, last)), Some(found)) => {

@@ -42,6 +42,7 @@ pub fn integer(out: &mut Vec<u8>, value: i64) {
 }
 
 /// Writes a bulk string.
+#[inline(never)]
 pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     header(out, b'$', bytes.len());
     out.extend_from_slice(bytes);
@@ -104,7 +105,7 @@ pub fn verbatim(out: &mut Vec<u8>, version: Version, text: &[u8]) {
 }
 
 /// Writes the line of a type byte and a length.
-#[inline]
+#[inline(always)]
 fn header(out: &mut Vec<u8>, kind: u8, length: usize) {
     let digit = |value: usize| b'0' + value.to_le_bytes()[0];
     match length {

@@ -189,7 +189,7 @@ impl Parser {
     /// Parses the request at the start of `input` if it is complete and all of its lengths are below 100, as in most
     /// requests; returns its bytes. [`Parser::walk`] would add the same spans. `None`, perhaps after adding some, for
     /// any other.
-    #[inline]
+    #[inline(always)]
     fn walk_short(&mut self, input: &[u8], limits: RequestLimits) -> Option<usize> {
         let (count, mut at) = short_length(input, b'*')?;
         if count > limits.args_max || limits.bulk_bytes_max < SHORT_MAX {
@@ -258,25 +258,41 @@ impl Parser {
 const BATCH_REQUESTS_MAX: usize = 64;
 const BATCH_ARGS: usize = 256;
 
-/// Complete requests at the start of some input, parsed before the first is executed. Its memory is reused.
-#[derive(Debug, Default)]
-pub struct Batch {
-    parser: Parser,
-    /// Per request: the end of its arguments in `spans`, and its bytes.
-    requests: Vec<(usize, usize)>,
-    taken: usize,
+/// A request of a batch.
+#[derive(Debug)]
+struct Ahead<T> {
+    /// The end of its arguments in the spans of the batch.
+    end: usize,
+    bytes: usize,
+    known: T,
 }
 
-impl Batch {
+/// Complete requests at the start of some input, parsed before the first is executed, each with what is known of it.
+/// Its memory is reused.
+#[derive(Debug, Default)]
+pub struct Batch<T> {
+    parser: Parser,
+    requests: Vec<Ahead<T>>,
+    taken: usize,
+    /// The first argument of the next request to be taken, in the spans of the batch.
+    begin: usize,
+}
+
+impl<T: Copy> Batch<T> {
     /// Drops everything that was parsed. Must be called before other input.
     pub fn clear(&mut self) {
         self.requests.clear();
-        self.taken = 0;
+        (self.taken, self.begin) = (0, 0);
     }
 
     /// Parses up to `BATCH_REQUESTS_MAX` requests at the start of `input`, up to the first that is incomplete or
-    /// invalid. Returns their number.
-    pub fn parse(&mut self, input: &[u8], limits: RequestLimits) -> usize {
+    /// invalid. `resolve` returns what is known of a request with these arguments. Returns their number.
+    pub fn parse(
+        &mut self,
+        input: &[u8],
+        limits: RequestLimits,
+        mut resolve: impl FnMut(Args<'_>) -> T,
+    ) -> usize {
         self.clear();
         self.parser.spans.clear();
         let (mut rest, mut begin) = (input, 0);
@@ -290,28 +306,20 @@ impl Batch {
                     progress.walked as usize
                 }
             };
+            let known = resolve(Args::new(rest, &self.parser.spans[begin..]));
             begin = self.parser.spans.len();
-            self.requests.push((begin, bytes));
+            self.requests.push(Ahead { end: begin, bytes, known });
             rest = &rest[bytes..];
         }
         self.requests.len()
     }
 
-    /// Calls `visit` with the arguments of each parsed request of `input`.
-    pub fn for_each<'a>(&'a self, mut input: &'a [u8], mut visit: impl FnMut(Args<'a>)) {
-        let mut begin = 0;
-        for &(end, bytes) in &self.requests {
-            visit(Args::new(input, &self.parser.spans[begin..end]));
-            (begin, input) = (end, &input[bytes..]);
-        }
-    }
-
-    /// Takes the next request; `input` must begin with it.
-    pub fn take<'a>(&'a mut self, input: &'a [u8]) -> Option<Request<'a>> {
-        let &(end, consumed) = self.requests.get(self.taken)?;
-        let begin = self.taken.checked_sub(1).map_or(0, |before| self.requests[before].0);
-        self.taken += 1;
-        Some(Request { input, spans: &self.parser.spans[begin..end], consumed })
+    /// Takes the next request, and what is known of it; `input` must begin with it.
+    pub fn take<'a>(&'a mut self, input: &'a [u8]) -> Option<(Request<'a>, T)> {
+        let &Ahead { end, bytes: consumed, known } = self.requests.get(self.taken)?;
+        let spans = &self.parser.spans[self.begin..end];
+        (self.taken, self.begin) = (self.taken + 1, end);
+        Some((Request { input, spans, consumed }, known))
     }
 
     /// Whether no request is left.
@@ -449,7 +457,8 @@ pub fn number(text: &[u8]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Parsed, Parser, Progress, ProtocolError, RequestLimits, number};
+    use super::{Batch, Parsed, Parser, Progress, ProtocolError, RequestLimits, number};
+    use crate::base::rng::Rng;
 
     const LIMITS: RequestLimits = RequestLimits {
         args_max: 1_000_000,
@@ -506,6 +515,33 @@ mod tests {
         let (found, rest) = requests(&input, LIMITS);
         assert_eq!(found, [vec![b"SET".to_vec(), b"k\r\n".to_vec(), Vec::new()], vec![b"PING".to_vec()]]);
         assert_eq!(rest, Ok(6));
+    }
+
+    #[test]
+    fn requests_parsed_together_are_those_parsed_one_by_one() {
+        let mut rng = Rng::new(1);
+        let mut draw = |below: u64| usize::try_from(rng.below(below)).unwrap();
+        let long = [b'x'; 120];
+        let words: [&[u8]; 6] = [b"GET", b"GEX", b"PING", b"", b"FOURTEENLETTER", &long];
+        for _ in 0..3_000 {
+            let mut each = || (0..1 + draw(3)).map(|_| words[draw(6)]).collect::<Vec<_>>();
+            let mut input: Vec<u8> = (0..12).flat_map(|_| array(&each())).collect();
+            input.truncate(input.len() - draw(20));
+            let (args_max, bulk_bytes_max) = [(2, 1_000), (9, 50), (9, 110), (9, 1_000)][draw(4)];
+            let limits = RequestLimits { args_max, bulk_bytes_max, ..LIMITS };
+            let (one_by_one, _) = requests(&input, limits);
+            let (mut batch, mut seen) = (Batch::default(), Vec::<Vec<Vec<u8>>>::new());
+            batch.parse(&input, limits, |args| {
+                seen.push(args.iter().map(<[u8]>::to_vec).collect());
+                seen.len() - 1
+            });
+            assert_eq!(seen, one_by_one, "{}", input.escape_ascii());
+            let mut rest = &input[..];
+            while let Some((request, at)) = batch.take(rest) {
+                assert!(request.args().iter().eq(&seen[at]));
+                rest = &rest[request.consumed..];
+            }
+        }
     }
 
     #[test]
