@@ -1,5 +1,5 @@
-//! Bytes that are kept for a connection or a request: all but the smallest are in a map of their own, since the allocator of the process returns only
-//! the end of its heap to the system.
+//! Bytes that are kept for a connection or a request: all but the smallest are in a map of their own, since the allocator
+//! of the process returns only the end of its heap to the system.
 
 use super::buffer::SMALL_MAX;
 use super::memory;
