@@ -60,10 +60,10 @@ const CASES: [(&str, &str, usize, u64); 20] = [
     ("set", "meshed", 16, 2_570),
     ("new", "lines", 16, 3_920),
     ("new", "meshed", 16, 4_170),
-    ("get", "resp", 1, 2_910),
-    ("get", "resp", 16, 1_240),
-    ("set", "resp", 1, 3_030),
-    ("set", "resp", 16, 1_360),
+    ("get", "resp", 1, 2_930),
+    ("get", "resp", 16, 1_260),
+    ("set", "resp", 1, 3_080),
+    ("set", "resp", 16, 1_410),
 ];
 
 fn main() {
