@@ -11,7 +11,8 @@
 //!           ask  bench/connection  bench/drive  bench/keys  bench/mod  bench/options  bench/protocol
 //!           bench/report  connection  reply  table  terminal  top
 //! shell     the only code that knows mio, sockets and real time
-//!           clock  fd_limit  listener  lobby  log_output  reactor  resolver  signals  socket
+//!           clock  fd_limit  listener  lobby  log_output  reactor/new_connections  reactor  resolver
+//!           signals  socket
 //! ──────────── below: no clock, no socket, no thread; the same calls give the same bytes
 //! node      sans-IO boundary: bytes, keys and `now` in, bytes and actions out
 //!           audit  conn/reader  conn/requests  conn/serving  sources  timers

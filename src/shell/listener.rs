@@ -90,9 +90,9 @@ impl Listener {
         self.retry_at.filter(|_| self.is_ready)
     }
 
-    /// Notes that a descriptor was closed: accepting may succeed again.
-    pub(super) fn descriptor_closed(&mut self) {
-        self.retry_at = None;
+    /// Notes that a descriptor was closed; returns whether accepting was to be tried again later, and now may succeed.
+    pub(super) fn descriptor_closed(&mut self) -> bool {
+        self.retry_at.take().is_some()
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -6,31 +6,28 @@
 //! are read and written in groups. Work that is not reached is done in the next iteration, which then does not wait.
 //! When nothing is ready, left over or due, nothing wakes the process.
 
+mod new_connections;
+
 use super::clock::Clock;
 use super::fd_limit;
-use super::listener::{Listener, refuse, set_keepalive};
-use super::lobby::{Lobby, Waiting};
+use super::listener::Listener;
+use super::lobby::Lobby;
 use super::log_output;
 use super::resolver::Resolver;
 use super::signals::Signals;
-use super::socket::{DialEnd, ReadEnd, Socket, Sockets, WRITE_BYTES_MAX, WriteEnd};
+use super::socket::{ReadEnd, Socket, Sockets, WRITE_BYTES_MAX, WriteEnd};
 use super::{Reload, ShellError};
 use crate::base::slots::Key;
 use crate::base::time::{Instant, Now};
 use crate::config::Config;
-use crate::node::{Action, ConnKey, Node, Refusal};
+use crate::node::{Action, ConnKey, Node};
 use crate::node::{BACKLOG_UNTIL, Class, EVENTS_AGAIN_AFTER, OUTPUT_UNTIL, Shares, Turns};
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use socket2::SockRef;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
-
-/// Connections accepted per iteration.
-const ACCEPTS_PER_ITERATION: u32 = 64;
 
 /// The longest time that a shutdown continues to read requests that were sent before it; less if `drain_ms` is less.
 /// Only clients that never stop sending make it last that long.
@@ -91,6 +88,8 @@ pub(super) struct Reactor {
     ready: Turns,
     /// Connections with something to write.
     unflushed: Turns,
+    /// When [`Reactor::make_connections`] has work; `None`: not before the next event or dial.
+    new_due: Option<Instant>,
     /// Dialled connections with an event.
     dialled: VecDeque<ConnKey>,
     /// Dialled connections that the system gave no socket for, with the cause; not reported to the node yet.
@@ -150,6 +149,7 @@ impl Reactor {
             sockets: Sockets::default(),
             ready: Turns::default(),
             unflushed: Turns::default(),
+            new_due: Some(Instant::ZERO),
             dialled: VecDeque::new(),
             undialled: VecDeque::new(),
             scratch: vec![0; READ_TOGETHER_BYTES + READ_BYTES].into(),
@@ -191,19 +191,12 @@ impl Reactor {
             || [Class::Links, Class::Clients].iter().any(|class| self.has_input(*class))
             || self.is_before_drain()
             || !self.unflushed.is_empty()
-            || !self.undialled.is_empty()
-            || self.listener.is_ready()
             || !self.due_work_is_done && self.node.has_work(now)
         {
             return Some(Duration::ZERO);
         }
-        let beside = [
-            self.listener.retry_at(),
-            self.lobby.next_deadline(),
-            self.resolver.next_deadline(),
-            self.report_all_at,
-        ];
-        let next = beside.into_iter().flatten().chain(self.node.next_deadline()).min()?;
+        let deadlines = [self.new_due, self.report_all_at, self.node.next_deadline()];
+        let next = deadlines.into_iter().flatten().min()?;
         // Rounded up to the system's unit: a wake-up too early would find nothing due.
         let millis = next.since(now.mono).as_nanos().div_ceil(1_000_000);
         Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
@@ -233,13 +226,13 @@ impl Reactor {
             self.sockets.report_all();
         }
         let is_busy = !self.ready.is_empty();
-        self.accept(now);
-        self.sort_lobby(now);
-        self.resolve(now);
-        self.finish_dials(now);
-        let links_until = now.mono.after(self.shares.links_until());
-        let links_are_read =
-            !self.has_input(Class::Links) || self.serve(Class::Links, self.clock.read_again(), links_until);
+        if self.new_due.is_some_and(|due| due <= now.mono) {
+            self.make_connections(now);
+        }
+        let links_are_read = !self.has_input(Class::Links) || {
+            let links_until = now.mono.after(self.shares.links_until());
+            self.serve(Class::Links, self.clock.read_again(), links_until)
+        };
         self.shares.ended(Class::Links, links_are_read);
         if links_are_read && links_are_noted {
             self.node.links_current(now);
@@ -264,7 +257,9 @@ impl Reactor {
         let is_done = self.do_due_work(now, is_busy);
         self.due_work_is_done = is_done && self.unflushed.is_empty() && !signalled && !self.is_before_drain();
         let end = if signalled { self.handle_signals(now) } else { Ok(()) };
-        self.drain_when_all_is_read(now, is_calm && events.is_empty());
+        if self.is_before_drain() {
+            self.drain_when_all_is_read(now, is_calm && events.is_empty());
+        }
         self.flush(output_until);
         let dropped = log_output::dropped();
         self.node.note_log_lines_dropped(dropped - self.log_lines_dropped);
@@ -286,9 +281,12 @@ impl Reactor {
         let mut signalled = false;
         for event in events {
             match event.token() {
-                LISTENER => self.listener.ready(),
+                LISTENER => {
+                    self.listener.ready();
+                    self.new_due = Some(Instant::ZERO);
+                }
                 SIGNALS => signalled = true,
-                RESOLVER | LOBBY => {}
+                RESOLVER | LOBBY => self.new_due = Some(Instant::ZERO),
                 Token(bits) => self.note(bits, event),
             }
         }
@@ -306,6 +304,7 @@ impl Reactor {
         queue_read(socket, key, &mut self.ready, &self.node);
         if socket.is_connecting() {
             self.dialled.push_back(key);
+            self.new_due = Some(Instant::ZERO);
         } else if has_become_writable && self.node.outbound_bytes(key) > 0 {
             self.unflushed.push(self.node.class(key), key, true);
         }
@@ -472,7 +471,7 @@ impl Reactor {
                 }
                 Action::Close(key) => {
                     if self.sockets.remove(key) {
-                        self.listener.descriptor_closed();
+                        self.descriptor_closed();
                     } else {
                         self.undialled.retain(|(undialled, _)| *undialled != key);
                     }
@@ -506,59 +505,6 @@ impl Reactor {
         }
         #[cfg(not(unix))]
         let _ = key;
-    }
-
-    /// Starts a dial. The node gets the result in a later iteration, also if there was no socket for it: with the
-    /// result at once, it could dial further addresses without end.
-    fn dial(&mut self, key: ConnKey, addr: SocketAddr) {
-        self.resolver.dialled(addr);
-        match TcpStream::connect(addr).and_then(|stream| self.register(key, stream)) {
-            Ok(stream) => {
-                set_keepalive(&SockRef::from(&stream));
-                self.sockets.insert_connecting(key, stream);
-            }
-            Err(error) => self.undialled.push_back((key, error)),
-        }
-    }
-
-    /// Passes changed addresses of names to the node, and starts the queries that are due.
-    fn resolve(&mut self, now: Now) {
-        for (entry, addrs) in self.resolver.step(now) {
-            self.node.resolved(now, entry, &addrs);
-            self.act();
-        }
-    }
-
-    /// Reports dials that succeeded or failed to the node.
-    fn finish_dials(&mut self, now: Now) {
-        for _ in 0..self.undialled.len() {
-            let Some((key, error)) = self.undialled.pop_front() else { break };
-            self.node.lost(now, key, &error);
-            self.act();
-        }
-        while let Some(key) = self.dialled.pop_front() {
-            let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_connecting()) else {
-                continue;
-            };
-            match socket.finish_dial() {
-                DialEnd::UnderWay => continue,
-                DialEnd::Up => {
-                    queue_read(socket, key, &mut self.ready, &self.node);
-                    self.node.connected(now, key);
-                }
-                DialEnd::Broken(error) => self.lost(now, key, &error),
-            }
-            self.act();
-        }
-    }
-
-    /// Registers a connection for all of its events, until it is closed.
-    fn register(&self, key: ConnKey, mut stream: TcpStream) -> std::io::Result<TcpStream> {
-        // Without it replies would wait for the acknowledgement of earlier ones. If it fails, the connection is broken
-        // already, or works without it.
-        let _ = stream.set_nodelay(true);
-        self.poll.registry().register(&mut stream, token_of(key), CONNECTION)?;
-        Ok(stream)
     }
 
     /// Writes pending output, links first, one bounded write per connection and turn, until all is written, no socket
@@ -616,51 +562,8 @@ impl Reactor {
 
     fn lost(&mut self, now: Now, key: ConnKey, error: &std::io::Error) {
         self.sockets.remove(key);
-        self.listener.descriptor_closed();
+        self.descriptor_closed();
         self.node.lost(now, key, error);
-    }
-
-    fn accept(&mut self, now: Now) {
-        for _ in 0..ACCEPTS_PER_ITERATION {
-            let Some((stream, addr)) = self.listener.accept(now) else { return };
-            match self.node.accept(now, addr) {
-                Ok(key) => self.accepted(now, key, stream),
-                Err(refusal @ Refusal::TooManyClients { .. }) => {
-                    let oldest = self.lobby.admit(now, self.poll.registry(), LOBBY, stream, addr, refusal);
-                    oldest
-                        .into_iter()
-                        .for_each(|oldest| self.refuse(now, oldest.stream, oldest.addr, &oldest.refusal));
-                }
-                Err(refusal @ (Refusal::Draining | Refusal::NoMemory)) => {
-                    self.refuse(now, stream, addr, &refusal)
-                }
-            }
-        }
-    }
-
-    fn accepted(&mut self, now: Now, key: ConnKey, stream: TcpStream) {
-        match self.register(key, stream) {
-            Ok(stream) => self.sockets.insert(key, stream),
-            Err(error) => self.lost(now, key, &error),
-        }
-    }
-
-    fn refuse(&mut self, now: Now, stream: TcpStream, addr: SocketAddr, refusal: &Refusal) {
-        refuse(stream, &refusal.to_string());
-        self.listener.descriptor_closed();
-        self.node.refused(now, addr, refusal);
-    }
-
-    /// Accepts the nodes among the connections beyond `clients_max`, and refuses the clients.
-    fn sort_lobby(&mut self, now: Now) {
-        for (Waiting { stream, addr, refusal, .. }, is_node) in self.lobby.sort(now, self.poll.registry()) {
-            let accepted = if is_node { self.node.accept_node(now, addr) } else { Err(refusal) };
-            match accepted {
-                Ok(key) => self.accepted(now, key, stream),
-                Err(refusal) => self.refuse(now, stream, addr, &refusal),
-            }
-            self.act();
-        }
     }
 
     fn handle_signals(&mut self, now: Now) -> Result<(), ShellError> {
@@ -688,7 +591,7 @@ impl Reactor {
     /// that never stop sending would make it endless.
     fn drain_when_all_is_read(&mut self, now: Now, is_calm: bool) {
         let all_is_read = is_calm && self.ready.is_empty() && !self.listener.may_have_backlog();
-        if !self.is_before_drain() || !(all_is_read || self.shutdown_by.is_some_and(|by| now.mono >= by)) {
+        if !(all_is_read || self.shutdown_by.is_some_and(|by| now.mono >= by)) {
             return;
         }
         self.listener.close();
@@ -711,6 +614,7 @@ impl Reactor {
                 config.limits.clients_max = fd_limit::raise(&config);
                 self.node.reconfigure(now, config);
                 self.resolver.resolve_all();
+                self.new_due = Some(Instant::ZERO);
             }
             Err(error) => log::error!("configuration not changed: {error}"),
         }

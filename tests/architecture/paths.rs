@@ -9,6 +9,7 @@ pub type Step = (usize, &'static str, &'static str, &'static str);
 /// A picture: its file in `docs`, its title, its steps.
 pub type View = (&'static str, &'static str, &'static [Step]);
 
+const NEW_CONNECTIONS: &str = "shell/reactor/new_connections.rs";
 const SERVING: &str = "node/conn/serving.rs";
 const REQUESTS: &str = "node/conn/requests.rs";
 const DISPATCH: &str = "node/command/dispatch.rs";
@@ -22,8 +23,9 @@ pub const VIEWS: [View; 5] = [
         "One iteration of the event loop",
         &[
             (0, "shell/reactor.rs", "iterate", "at most about 1 ms"),
-            (1, "shell/reactor.rs", "accept", "new connections"),
-            (1, "shell/reactor.rs", "finish_dials", "dials that succeeded or failed"),
+            (1, NEW_CONNECTIONS, "make_connections", "if there is an event, or it is time"),
+            (2, NEW_CONNECTIONS, "accept", "new connections"),
+            (2, NEW_CONNECTIONS, "finish_dials", "dials that succeeded or failed"),
             (1, "shell/reactor.rs", "serve", "links, then clients, then due work: each for its share"),
             (2, "shell/reactor.rs", "read_next", "one socket, or up to 16 of clients that send little"),
             (2, "shell/reactor.rs", "deliver", "bytes into the node; requests run at once"),
