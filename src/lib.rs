@@ -100,7 +100,7 @@
 //! - **No loop below the boundary is bounded by time**, only by counts; the shell reads its clock
 //!   between calls.
 //! - Bytes from a socket can cause **no panic, no unchecked index and no truncating cast**.
-//! - **`unsafe`** occurs only in `base/prefetch.rs`, which prefetches memory.
+//! - **`unsafe`** occurs only in `base/prefetch.rs`, which prefetches memory, and in one call in `base/memory.rs`.
 
 // Not among the lints of Cargo.toml, since tests and benches may call `unwrap`.
 #![warn(clippy::unwrap_used, clippy::expect_used)]

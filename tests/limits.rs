@@ -86,7 +86,7 @@ fn memory_of_buffers_is_counted_as_resident_and_goes_back_when_clients_leave() {
         ("queued small", &queued_small, 700, 1_500 * 5),
         ("watched one by one", &watched_one, 700, 1_000),
         ("texts", &texts, 7_000, 3_000),
-        ("long", &long, 2_000, 0),
+        ("long", &long, 9_900, 0),
     ] {
         // What the allocator keeps from before is bounded below.
         let before = server.resident_bytes();

@@ -59,6 +59,18 @@ pub fn reserve_one<T>(vec: &mut Vec<T>) -> bool {
     vec.len() < vec.capacity() || reserve(vec, vec.len().max(8))
 }
 
+/// Returns the free pages between allocations to the system: the allocator by itself returns only those at the end of its
+/// heap, which one small allocation can keep. 0.3 to 3 ms for some 10 MiB of small allocations; nothing with another
+/// allocator than glibc's.
+pub fn trim() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[expect(unsafe_code, reason = "there is no safe function for it")]
+    // SAFETY: a call without preconditions; it changes no memory that is allocated.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// A copy of `bytes` after `zeroes` zero bytes; `None` if the system has no memory for it.
 pub fn copy_after_zeroes(zeroes: usize, bytes: &[u8]) -> Option<Vec<u8>> {
     let mut copy = Vec::new();
@@ -73,4 +85,28 @@ pub fn copy_after_zeroes(zeroes: usize, bytes: &[u8]) -> Option<Vec<u8>> {
 /// A copy of bytes; `None` if the system has no memory for it.
 pub fn copy_of(bytes: &[u8]) -> Option<Vec<u8>> {
     copy_after_zeroes(0, bytes)
+}
+
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests {
+    use super::trim;
+
+    /// Resident memory of this process, in KiB.
+    fn resident() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").parse().unwrap_or_default()
+    }
+
+    #[test]
+    fn memory_between_allocations_is_returned() {
+        let mut all: Vec<Box<[u8; 200]>> = (0..500_000).map(|_| Box::new([1; 200])).collect();
+        let last = all.pop();
+        let full = resident();
+        drop(all);
+        trim();
+        let left = resident();
+        assert!(left + (60 << 10) < full, "{left} KiB of {full} are left");
+        drop(last);
+    }
 }

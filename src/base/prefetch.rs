@@ -1,5 +1,5 @@
-//! Processor instructions without a safe function: prefetch of a cache line, and comparisons of 16 bytes. This is the
-//! only `unsafe` code of the project; it has a plain form for other processors.
+//! Processor instructions without a safe function: prefetch of a cache line, and comparisons of 16 bytes. Each has a
+//! plain form for other processors.
 //!
 //! A lookup in a store larger than the caches waits some 150 ns for memory. A load blocks the processor as soon as its
 //! window is full; a prefetch does not, so that the cache misses of 16 keys overlap: 112 ns per key with loads, 53 with

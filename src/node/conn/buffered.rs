@@ -1,6 +1,6 @@
 //! The bytes of buffers of all connections and tasks, which `buffers_max` and the memory of the system bound.
 
-use crate::base::memory::has_left;
+use crate::base::memory::{has_left, trim};
 use crate::base::shared_bytes::Account;
 
 /// Bytes by which the buffers grow between two checks that the system has memory left: small buffers are allocated
@@ -24,12 +24,14 @@ pub(in crate::node) struct Buffered {
     in_heap: usize,
     /// The sum at the last check of the system's memory, or the smallest one since.
     at_probe: usize,
+    /// Whether there was such a check since memory was returned to the system.
+    have_grown: bool,
 }
 
 impl Buffered {
     /// Without buffers; bytes that are shared count in `shared`.
     pub(in crate::node) fn new(shared: &Account) -> Self {
-        Self { owned: 0, shared: shared.clone(), in_heap: 0, at_probe: 0 }
+        Self { owned: 0, shared: shared.clone(), in_heap: 0, at_probe: 0, have_grown: false }
     }
 
     #[inline]
@@ -45,6 +47,18 @@ impl Buffered {
     /// Whether few bytes are in use.
     pub(in crate::node) fn are_few(&self) -> bool {
         self.bytes() <= FEW_BYTES
+    }
+
+    /// Whether few bytes are in use, and many were since [`Buffered::trim`].
+    pub(super) fn have_shrunk(&self) -> bool {
+        self.have_grown && self.are_few()
+    }
+
+    /// Returns the memory that many bytes have left to the system.
+    pub(super) fn trim(&mut self) {
+        if std::mem::take(&mut self.have_grown) {
+            trim();
+        }
     }
 
     /// Bytes of output in the heap.
@@ -78,6 +92,7 @@ impl Buffered {
         let must_probe = bytes - self.at_probe >= BYTES_PER_PROBE;
         if must_probe {
             self.at_probe = bytes;
+            self.have_grown = true;
         }
         bytes as u64 > buffers_max || must_probe && !has_left(2 * BYTES_PER_PROBE)
     }

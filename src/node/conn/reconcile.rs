@@ -41,7 +41,7 @@ pub(in crate::node) fn reconcile(state: &mut State, now: Now, key: ConnKey) {
     let held = conn.held();
     buffered.replace(conn.accounted, held);
     conn.accounted = held;
-    if buffered.are_few() && pool.holds_much() {
+    if buffered.have_shrunk() || buffered.are_few() && pool.holds_much() {
         // Freed at once, it would be allocated anew for each request of a client that sends one request at a time.
         pool_alarm.arm(timers, now.mono.after(POOL_KEPT_FOR), Timer::Pool);
     }
@@ -66,12 +66,13 @@ fn settle_output(conn: &mut Conn, buffered: &mut Buffered, pool: &mut Pool) {
     conn.in_heap = in_heap;
 }
 
-/// Frees the pooled buffers, and memory for marks, if few are in use, a while after a connection that held some was
-/// closed; else later: memory between them is not returned to the system.
+/// Frees the pooled buffers, memory for marks, and what the allocator keeps of many buffers, if few are in use, a while
+/// after a connection that held some was closed; else later.
 pub(in crate::node) fn release_pool(state: &mut State, now: Now) {
     if state.buffered.are_few() {
         state.pool.clear();
         state.latency.spare = Vec::new();
+        state.buffered.trim();
     } else if state.pool.holds_much() {
         state.pool_alarm.arm(&mut state.timers, now.mono.after(POOL_KEPT_FOR), Timer::Pool);
     }
