@@ -95,8 +95,6 @@ pub(super) struct Reactor {
     /// Dialled connections that the system gave no socket for, with the cause; not reported to the node yet.
     undialled: VecDeque<(ConnKey, std::io::Error)>,
     scratch: Box<[u8]>,
-    /// The bytes of one write of large values.
-    copy: Vec<u8>,
     /// The reads of one group; empty between two calls.
     arrivals: Vec<Arrival>,
     /// Maximum clients that are read together.
@@ -153,7 +151,6 @@ impl Reactor {
             dialled: VecDeque::new(),
             undialled: VecDeque::new(),
             scratch: vec![0; READ_TOGETHER_BYTES + READ_BYTES].into(),
-            copy: Vec::new(),
             arrivals: Vec::with_capacity(READ_TOGETHER),
             read_together: READ_TOGETHER,
             shares: Shares::default(),
@@ -540,7 +537,7 @@ impl Reactor {
         };
         let (end, bytes) = match self.node.outbound_slice(key) {
             Some(bytes) if bytes.len() <= WRITE_BYTES_MAX => (socket.write(bytes), bytes.len()),
-            Some(_) | None => (socket.write_slices(self.node.outbound(key), &mut self.copy), usize::MAX),
+            Some(_) | None => (socket.write_slices(self.node.outbound(key)), usize::MAX),
         };
         match end {
             WriteEnd::Took(0) => false,

@@ -2,7 +2,6 @@
 //!
 //! mio reports edges, so a bit set by an event stays set until a system call has shown that it no longer holds.
 
-use crate::base::memory::reserve;
 use crate::limits::BYTES_PER_STEP;
 use crate::node::ConnKey;
 use mio::event::Event;
@@ -26,9 +25,6 @@ pub(super) const WRITE_BYTES_MAX: usize = 257 * 1024;
 
 /// Maximum bytes of a write that leaves output for the next one: the largest whole number of segments up to it.
 const PART_BYTES_MAX: usize = 128 * 1024;
-
-/// Bytes of a slice from which on a write is copied first: a shared value, which is seldom in a cache of the processor.
-const COPIED_BYTES_MIN: usize = 96 * 1024;
 
 /// Bytes of a read in which a large request is expected to begin; its rest is then read straight into the buffer of the
 /// connection.
@@ -238,29 +234,15 @@ impl Socket {
         if bytes.is_empty() { WriteEnd::Took(0) } else { self.attempt(|stream| stream.write(bytes)) }
     }
 
-    /// Writes once, at most [`WRITE_BYTES_MAX`] of the slices, or nothing if they are empty. Long ones are written from
-    /// `copy`, which stays in a cache: the system takes longer to copy from memory than both copies take. It gets its
-    /// memory here, if there is some.
+    /// Writes once, at most [`WRITE_BYTES_MAX`] of the slices, or nothing if they are empty.
     #[inline(never)]
-    pub(super) fn write_slices<'b>(
-        &mut self,
-        slices: impl Iterator<Item = &'b [u8]> + Clone,
-        copy: &mut Vec<u8>,
-    ) -> WriteEnd {
+    pub(super) fn write_slices<'b>(&mut self, slices: impl Iterator<Item = &'b [u8]> + Clone) -> WriteEnd {
         let (mut vector, mut count, room) = gather(slices.clone(), WRITE_BYTES_MAX);
         if room == 0 {
             (vector, count, _) = gather(slices, self.part_bytes());
         }
         match &vector[..count] {
             [] => WriteEnd::Took(0),
-            slices
-                if slices.iter().any(|slice| slice.len() >= COPIED_BYTES_MIN)
-                    && (copy.capacity() > 0 || reserve(copy, WRITE_BYTES_MAX)) =>
-            {
-                copy.clear();
-                slices.iter().for_each(|slice| copy.extend_from_slice(slice));
-                self.write(copy)
-            }
             // `send` costs the system less than `writev`.
             [slice] => self.write(slice),
             slices => self.attempt(|stream| stream.write_vectored(slices)),
@@ -431,7 +413,7 @@ mod tests {
         let bytes = vec![0; WRITE_BYTES_MAX];
         let mut write = |count: usize| {
             let slices = [&b"head"[..], &bytes[..count - 4]];
-            match socket.write_slices(slices.into_iter(), &mut Vec::new()) {
+            match socket.write_slices(slices.into_iter()) {
                 WriteEnd::Took(count) => count,
                 end @ (WriteEnd::Blocked | WriteEnd::Broken(_)) => panic!("{end:?}"),
             }
