@@ -86,27 +86,3 @@ pub fn copy_after_zeroes(zeroes: usize, bytes: &[u8]) -> Option<Vec<u8>> {
 pub fn copy_of(bytes: &[u8]) -> Option<Vec<u8>> {
     copy_after_zeroes(0, bytes)
 }
-
-#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
-mod tests {
-    use super::trim;
-
-    /// Resident memory of this process, in KiB.
-    fn resident() -> usize {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-        line.trim().trim_end_matches(" kB").parse().unwrap_or_default()
-    }
-
-    #[test]
-    fn memory_between_allocations_is_returned() {
-        let mut all: Vec<Box<[u8; 200]>> = (0..500_000).map(|_| Box::new([1; 200])).collect();
-        let last = all.pop();
-        let full = resident();
-        drop(all);
-        trim();
-        let left = resident();
-        assert!(left + (60 << 10) < full, "{left} KiB of {full} are left");
-        drop(last);
-    }
-}
