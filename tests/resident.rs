@@ -1,5 +1,5 @@
-//! The resident memory of a process after a store was filled with large values and emptied, after a filter was outgrown,
-//! and after small allocations were freed: freed memory returns to the system.
+//! The resident memory of a process after a store was filled with large values and emptied, and after a filter was
+//! outgrown: freed memory returns to the system.
 //!
 //! The tests run in a process of their own and one after the other, since they measure the whole process.
 //! `OLIVIA_STORE_VALUES=100000` sets the number of large values, of 60 KiB on average.
@@ -9,7 +9,6 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use olivia::base::memory::trim;
 use olivia::base::rng::Rng;
 use olivia::base::time::Instant;
 use olivia::filter::bloom::Bloom;
@@ -122,18 +121,4 @@ fn outgrown_filter_returns_memory_to_the_system() {
         filter = Some(larger);
     }
     drop(filter);
-}
-
-#[cfg(target_env = "gnu")]
-#[test]
-fn memory_between_small_allocations_returns_to_the_system() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut all: Vec<Box<[u8; 200]>> = (0..500_000).map(|_| Box::new([1; 200])).collect();
-    let last = all.pop();
-    let full = resident_bytes();
-    drop(all);
-    trim();
-    let left = resident_bytes();
-    assert!(left + 60 * MIB < full, "{} of {} MiB are left", left / MIB, full / MIB);
-    drop(last);
 }
