@@ -7,7 +7,7 @@
 //! All but the smallest buffers have memory maps of their own, since the allocator of the process returns only the end
 //! of its heap to the system, and kept 40 to 270 MiB of buffers of connections that were closed.
 
-use super::memory;
+use super::memory::{self, SYSTEM_PAGE_BYTES};
 use super::shared_bytes::{Account, SharedBytes, SharedMemory};
 use std::fmt;
 use std::rc::Rc;
@@ -23,9 +23,6 @@ const IDLE_BYTES_MAX: usize = 256 * 1024;
 
 /// Maximum bytes that the pool keeps in addition to maps.
 const POOL_BYTES_MAX: usize = 2 << 20;
-
-/// Bytes of a page of the system; the memory of a map is counted in pages.
-const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
 
 /// The system has no memory for a buffer. Displays as a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,11 +2,8 @@
 //! of the process returns only the end of its heap to the system.
 
 use super::buffer::SMALL_MAX;
-use super::memory;
+use super::memory::{self, SYSTEM_PAGE_BYTES};
 use memmap2::MmapMut;
-
-/// Bytes of a page of the system; the memory of a map is counted in pages.
-const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
 
 /// Bytes; see the module.
 #[derive(Debug)]

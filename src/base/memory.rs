@@ -7,6 +7,9 @@
 use memmap2::MmapMut;
 use std::mem::size_of;
 
+/// Bytes of a page of the system, by which the memory of maps is counted. If its pages are larger, a map takes more.
+pub const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
+
 /// Bytes that the system must have left in addition to an allocation.
 const RESERVE_BYTES: usize = 4 << 20;
 

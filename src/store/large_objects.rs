@@ -16,13 +16,10 @@ use super::memory::ClassMemory;
 use super::size_classes::{bytes_of, large_class_of};
 use super::slabs::{Moved, Slabs};
 use crate::base::chunked_vec::ChunkedVec;
-use crate::base::memory;
+use crate::base::memory::{self, SYSTEM_PAGE_BYTES};
 use crate::base::shared_bytes::{Account, SharedBytes, SharedMemory, place_in};
 use std::mem;
 use std::rc::Rc;
-
-/// Bytes of a page of the system. If its pages are larger, a map takes more memory than is counted.
-const SYSTEM_PAGE_BYTES: usize = 4 * 1024;
 
 /// Maps of single objects above which memory comes from the allocator: Linux allows 65,530 maps, and unmapping one
 /// between others can split a map in two.
