@@ -11,8 +11,10 @@
 //!           ask  bench/connection  bench/drive  bench/keys  bench/mod  bench/options  bench/protocol
 //!           bench/report  connection  reply  table  terminal  top
 //! shell     the only code that knows mio, sockets and real time
-//!           clock  fd_limit  listener  lobby  log_output  reactor/new_connections  reactor  resolver
-//!           signals  socket
+//!           clock  fd_limit  listener  lobby  log_output  reactor/input  reactor/new_connections
+//!           reactor/output  reactor  resolver  signals  socket
+//! batch     reads and writes of many sockets in one system call
+//!           ring  batch
 //! ──────────── below: no clock, no socket, no thread; the same calls give the same bytes
 //! node      sans-IO boundary: bytes, keys and `now` in, bytes and actions out
 //!           audit  conn/reader  conn/requests  conn/serving  sources  timers
@@ -100,12 +102,14 @@
 //! - **No loop below the boundary is bounded by time**, only by counts; the shell reads its clock
 //!   between calls.
 //! - Bytes from a socket can cause **no panic, no unchecked index and no truncating cast**.
-//! - **`unsafe`** occurs only in `base/prefetch.rs`, which prefetches memory, and in one call in `base/memory.rs`.
+//! - **`unsafe`** occurs only in `base/prefetch.rs`, which prefetches memory, in one call in `base/memory.rs`, and in one
+//!   in `batch/ring.rs`, which passes buffers to the system.
 
 // Not among the lints of Cargo.toml, since tests and benches may call `unwrap`.
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod base;
+pub mod batch;
 pub mod client;
 pub mod config;
 pub mod filter;

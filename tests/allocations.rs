@@ -126,7 +126,7 @@ fn measured(node: &mut Node, conn: ConnKey, input: &[u8]) -> (Vec<u8>, usize) {
         while node.next_action().is_some() {}
     };
     for read in input.chunks(1 << 18).chain([&[][..]]) {
-        call(node, &mut |node| kit::contract::receive(node, LATER, conn, read));
+        call(node, &mut |node| kit::contract::receive(node, LATER, conn, read, false));
         loop {
             let bytes = node.outbound_bytes(conn);
             if node.has_work(LATER) {

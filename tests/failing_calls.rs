@@ -337,6 +337,47 @@ fn node_that_can_map_no_more_memory_refuses_what_needs_it_and_goes_on() {
     }
 }
 
+/// Has four clients send at once, so that they are read and written in batches, and demands all replies.
+fn play_batches(server: &Server) {
+    let mut clients = ['a', 'b', 'c', 'd'].map(|name| (name, server.connect()));
+    for round in 0..5 {
+        server.signal("STOP");
+        for (name, client) in &mut clients {
+            client.send(&format!("SET {name}:{round}\nGET {name}\n"));
+        }
+        server.signal("CONT");
+        for (name, client) in &mut clients {
+            assert_eq!(
+                (client.line(), client.line()),
+                (format!(":SAT {name}:{round}"), format!(":GOT {name}:{round}"))
+            );
+        }
+    }
+}
+
+#[test]
+fn failing_batches_cost_nothing() {
+    let Some(shim) = shim() else { return };
+    let fails = |call, kind, nth| {
+        let server =
+            launch(shim, Fault { call, kind, nth, count: 1 }).arg("--log-level").arg("debug").start();
+        play_batches(&server);
+        server
+    };
+    if fails("io_uring_enter", "EINTR", 1_000).log().contains("no io_uring") {
+        eprintln!("SKIPPED: no batch is made to fail, since the system has or permits no io_uring");
+        return;
+    }
+    for nth in [1, 2, 5] {
+        let log = fails("io_uring_enter", "EINTR", nth).log();
+        assert!(log.contains("of io_uring_enter") && !log.contains("io_uring fails"), "{log}");
+        let log = fails("io_uring_enter", "EAGAIN", nth).log();
+        assert!(log.contains("of io_uring_enter") && log.contains("io_uring fails"), "{log}");
+    }
+    let log = fails("io_uring_setup", "EPERM", 1).log();
+    assert!(log.contains("no io_uring: Operation not permitted"), "{log}");
+}
+
 #[test]
 fn failing_accept_is_logged() {
     let Some(shim) = shim() else { return };

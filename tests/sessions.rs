@@ -441,6 +441,15 @@ fn every_conversation_goes_the_same_however_it_is_cut() {
 }
 
 #[test]
+fn every_conversation_goes_the_same_when_input_waits_for_its_turn() {
+    for transcript in transcripts() {
+        let mut late = Virtual::new(&transcript, Cut::Whole);
+        late.driver.is_late = true;
+        transcript.hold(&mut late);
+    }
+}
+
+#[test]
 fn every_conversation_goes_the_same_over_tcp() {
     for transcript in transcripts().into_iter().filter(|transcript| !transcript.takes_time()) {
         let launch = Launch::new(&format!("sessions-{}", transcript.name)).config(&transcript.config);

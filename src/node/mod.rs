@@ -66,6 +66,7 @@ use crate::filter::size::Block;
 use crate::limits::BYTES_PER_STEP;
 use crate::wire::frame::KeyState;
 use conn::connection::Conn;
+use conn::turn::Turn;
 use state::{State, Timer};
 use std::fmt;
 use std::net::SocketAddr;
@@ -194,7 +195,15 @@ impl Node {
     /// buffers the rest.
     pub fn received(&mut self, now: Now, conn: ConnKey, bytes: &[u8]) {
         peer::link::wake(&mut self.state, now);
-        conn::reader::received(&mut self.state, now, conn, bytes);
+        conn::reader::received(&mut self.state, now, conn, bytes, Turn::default());
+        self.conclude(now);
+    }
+
+    /// Buffers bytes received on a connection for its next turn, which [`Node::step`] gives it: input that was read
+    /// together with that of others, whose requests took long.
+    pub fn buffer(&mut self, now: Now, conn: ConnKey, bytes: &[u8]) {
+        peer::link::wake(&mut self.state, now);
+        conn::reader::received(&mut self.state, now, conn, bytes, Turn::over());
         self.conclude(now);
     }
 

@@ -2,11 +2,13 @@
 //!
 //! One iteration: events only set readiness bits; then come new connections, finished dials, reads of links, writes
 //! left over from the last iteration, new events if these took long, reads of clients, their writes (a thousand replies
-//! to one connection are one system call), due work, signals, and the writes that these cause. Clients that send little
-//! are read and written in groups. Work that is not reached is done in the next iteration, which then does not wait.
+//! to one connection are one write), due work, signals, and the writes that these cause. Clients that send little are
+//! read and written in batches. Work that is not reached is done in the next iteration, which then does not wait.
 //! When nothing is ready, left over or due, nothing wakes the process.
 
+mod input;
 mod new_connections;
+mod output;
 
 use super::clock::Clock;
 use super::fd_limit;
@@ -15,13 +17,15 @@ use super::lobby::Lobby;
 use super::log_output;
 use super::resolver::Resolver;
 use super::signals::Signals;
-use super::socket::{ReadEnd, Socket, Sockets, WRITE_BYTES_MAX, WriteEnd};
+use super::socket::{Socket, Sockets, WRITE_BYTES_MAX};
 use super::{Reload, ShellError};
 use crate::base::slots::Key;
 use crate::base::time::{Instant, Now};
+use crate::batch::{Batch, SOCKETS_MAX};
 use crate::config::Config;
 use crate::node::{Action, ConnKey, Node};
 use crate::node::{BACKLOG_UNTIL, Class, EVENTS_AGAIN_AFTER, OUTPUT_UNTIL, Shares, Turns};
+use input::{Arrival, SCRATCH_BYTES};
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::VecDeque;
@@ -32,21 +36,6 @@ use std::time::Duration;
 /// The longest time that a shutdown continues to read requests that were sent before it; less if `drain_ms` is less.
 /// Only clients that never stop sending make it last that long.
 const LAST_READS_MAX: Duration = Duration::from_secs(1);
-
-/// Bytes per read.
-const READ_BYTES: usize = 64 * 1024;
-
-/// Clients that are read before their requests are carried out, so that the memory of their keys is prefetched
-/// together, and the bytes from which on no further client is read.
-const READ_TOGETHER: usize = 16;
-const READ_TOGETHER_BYTES: usize = 4 * 1024;
-
-/// The time of requests that were read together above which the next client is read alone: the share is not checked
-/// between them.
-const CARRIED_OUT_TOGETHER: Duration = Duration::from_micros(100);
-
-/// The longest time that bytes of a large request wait for more of them: its client must not seem idle.
-const UNREPORTED_MAX: Duration = Duration::from_millis(100);
 
 /// Events taken from the system at once, and clients to be read from which on no further ones are taken: the system looks
 /// at each socket when it reports its event, and what it touched is still in the caches when the socket is read. Deep
@@ -94,11 +83,13 @@ pub(super) struct Reactor {
     dialled: VecDeque<ConnKey>,
     /// Dialled connections that the system gave no socket for, with the cause; not reported to the node yet.
     undialled: VecDeque<(ConnKey, std::io::Error)>,
+    batch: Batch,
+    /// The bytes of the reads of a batch, or of one large read.
     scratch: Box<[u8]>,
-    /// The reads of one group; empty between two calls.
+    /// The reads of a batch; empty between two calls.
     arrivals: Vec<Arrival>,
-    /// Maximum clients that are read together.
-    read_together: usize,
+    /// The connections written to in a batch; empty between two calls.
+    writes: Vec<ConnKey>,
     shares: Shares,
     /// Only events of links are taken in this iteration.
     has_skipped_events: bool,
@@ -150,9 +141,10 @@ impl Reactor {
             new_due: Some(Instant::ZERO),
             dialled: VecDeque::new(),
             undialled: VecDeque::new(),
-            scratch: vec![0; READ_TOGETHER_BYTES + READ_BYTES].into(),
-            arrivals: Vec::with_capacity(READ_TOGETHER),
-            read_together: READ_TOGETHER,
+            batch: Batch::new(),
+            scratch: vec![0; SCRATCH_BYTES].into(),
+            arrivals: Vec::with_capacity(SOCKETS_MAX),
+            writes: Vec::with_capacity(SOCKETS_MAX),
             shares: Shares::default(),
             has_skipped_events: false,
             has_noted: false,
@@ -323,121 +315,6 @@ impl Reactor {
         self.ready.shallow(Class::Clients) >= EVENTS
     }
 
-    /// Runs a class for its share: reads of ready connections and steps of the node, in turns, until there is nothing
-    /// to do or `until` is reached. Returns whether there was nothing left to do. `now` is read before the sockets: the
-    /// time of arrival is not after the read.
-    fn serve(&mut self, class: Class, mut now: Now, until: Instant) -> bool {
-        while now.mono < until {
-            let has_read = class != Class::Due && self.read_next(now, class);
-            let are_many = self.arrivals.len() == READ_TOGETHER;
-            let has_stepped = self.deliver(now, class);
-            if are_many {
-                // At once, while the system's data of these sockets is in the caches.
-                self.flush_some(class, READ_TOGETHER, until);
-            }
-            if !(has_read || has_stepped) || class != Class::Due && !self.has_input(class) {
-                return true;
-            }
-            now = self.clock.read_again();
-        }
-        false
-    }
-
-    /// Reads once from the connection of a class that has waited longest; from several clients, if they send little.
-    /// False if none waits.
-    fn read_next(&mut self, now: Now, class: Class) -> bool {
-        let together = if class == Class::Clients { self.read_together } else { 1 };
-        let (mut at, mut has_some) = (0, false);
-        let mut now = now;
-        while self.arrivals.len() < together
-            && at < READ_TOGETHER_BYTES
-            && let Some(key) = self.ready.pop(class)
-        {
-            has_some = true;
-            let Some(socket) = self.sockets.get_mut(key) else { continue };
-            if !socket.leave_queue() {
-                continue;
-            }
-            if let Some(next) = self.ready.next(class) {
-                self.node.prefetch_conn(next);
-            }
-            // Read before each read of a socket, as for a single client: right also after a pause between two reads.
-            if !self.arrivals.is_empty() {
-                now = self.clock.read_again();
-            }
-            let room = self.node.room(key);
-            let room_bytes = room.len();
-            let end = socket.read(room, &mut self.scratch[at..at + READ_BYTES]);
-            let (count, has_more) = match end {
-                ReadEnd::Drained(count) => (count, false),
-                ReadEnd::More(count) => (count, true),
-                ReadEnd::Blocked | ReadEnd::Closed | ReadEnd::Broken(_) => (0, false),
-            };
-            let in_place = count.min(room_bytes);
-            if in_place > 0 {
-                self.node.filled(now, key, in_place);
-            }
-            if !has_more && class == Class::Clients {
-                let missing = if in_place > 0 { self.node.room(key).len() } else { 0 };
-                if socket.wait_for(missing, in_place) {
-                    self.report_all_at.get_or_insert(now.mono.after(UNREPORTED_MAX));
-                }
-            }
-            self.arrivals.push(Arrival { key, now, begin: at, count: count - in_place, end });
-            at += count - in_place;
-            if has_more {
-                // The rest is read after this part is carried out.
-                socket.enter_queue();
-                self.ready.push(class, key, true);
-                break;
-            }
-        }
-        has_some
-    }
-
-    /// Passes the input to the node, in turns with steps of the node. Returns whether a step had work.
-    fn deliver(&mut self, now: Now, class: Class) -> bool {
-        if self.arrivals.is_empty() {
-            let mut last = now.mono;
-            return self.step(now, class, false, &mut last);
-        }
-        let mut arrivals = std::mem::take(&mut self.arrivals);
-        if class == Class::Clients {
-            self.node.prefetch(arrivals.iter().map(|arrival| (arrival.key, arrival.of(&self.scratch))));
-        }
-        let begin = self.clock.mono();
-        let (mut now, mut last, mut has_stepped) = (now, begin, false);
-        for arrival in arrivals.drain(..) {
-            match arrival.end {
-                ReadEnd::Drained(_) | ReadEnd::More(_) => {
-                    now = arrival.now;
-                    self.node.received(now, arrival.key, arrival.of(&self.scratch));
-                }
-                ReadEnd::Closed => self.node.read_closed(now, arrival.key),
-                ReadEnd::Broken(error) => self.lost(now, arrival.key, &error),
-                ReadEnd::Blocked => {}
-            }
-            has_stepped |= self.step(now, class, true, &mut last);
-        }
-        self.read_together = if last.since(begin) > CARRIED_OUT_TOGETHER { 1 } else { READ_TOGETHER };
-        self.arrivals = arrivals;
-        has_stepped
-    }
-
-    /// Does one step of a class and carries out the actions. Reports the time since `last`, which is set to now, if there
-    /// was input or work. Returns whether the step had work.
-    #[inline]
-    fn step(&mut self, now: Now, class: Class, has_arrived: bool, last: &mut Instant) -> bool {
-        let may_have_work = class == Class::Due || self.node.has_input(class);
-        let has_stepped = may_have_work && self.node.step(now, class);
-        self.act();
-        if has_arrived || has_stepped {
-            let mono = self.clock.mono();
-            self.node.took(mono.since(std::mem::replace(last, mono)));
-        }
-        has_stepped
-    }
-
     /// Does due work for its share, or until there is none, in an iteration that began `now`. Returns whether there is
     /// none.
     fn do_due_work(&mut self, now: Now, is_busy: bool) -> bool {
@@ -502,59 +379,6 @@ impl Reactor {
         }
         #[cfg(not(unix))]
         let _ = key;
-    }
-
-    /// Writes pending output, links first, one bounded write per connection and turn, until all is written, no socket
-    /// accepts more, or `until` is reached.
-    fn flush(&mut self, until: Instant) {
-        let mut some = |class| !self.unflushed.has(class) || self.flush_some(class, usize::MAX, until);
-        let _ = some(Class::Links) && some(Class::Clients);
-    }
-
-    /// Makes at most `writes` writes to connections of a class; false if `until` was reached.
-    fn flush_some(&mut self, class: Class, writes: usize, until: Instant) -> bool {
-        let mut now = self.clock.last();
-        for at in 0..writes {
-            let Some(key) = self.unflushed.pop(class) else { return true };
-            if at > 0 {
-                now = self.clock.read_again();
-            }
-            if self.flush_one(now, key) {
-                self.unflushed.push(class, key, true);
-            }
-            self.act();
-            if now.mono >= until {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Writes once to a connection; returns whether its socket may accept more and there is more.
-    fn flush_one(&mut self, now: Now, key: ConnKey) -> bool {
-        let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_writable()) else {
-            return false;
-        };
-        let (end, bytes) = match self.node.outbound_slice(key) {
-            Some(bytes) if bytes.len() <= WRITE_BYTES_MAX => (socket.write(bytes), bytes.len()),
-            Some(_) | None => (socket.write_slices(self.node.outbound(key)), usize::MAX),
-        };
-        match end {
-            WriteEnd::Took(0) => false,
-            WriteEnd::Blocked => {
-                self.node.wrote(now, key, 0);
-                false
-            }
-            WriteEnd::Took(count) => {
-                self.node.wrote(now, key, count);
-                // What the call adds to an empty output is announced by another action.
-                count < bytes && self.node.outbound_bytes(key) > 0
-            }
-            WriteEnd::Broken(error) => {
-                self.lost(now, key, &error);
-                false
-            }
-        }
     }
 
     fn lost(&mut self, now: Now, key: ConnKey, error: &std::io::Error) {
@@ -630,24 +454,6 @@ fn greeting(here: SocketAddr, has_password: bool) -> String {
     format!("olivia {version} listens on {here}; try: nc {ip} {port}{auth}")
 }
 
-/// The result of one read of a connection.
-#[derive(Debug)]
-struct Arrival {
-    key: ConnKey,
-    /// The time right before the read.
-    now: Now,
-    /// The position of its bytes in the scratch buffer, without those read into the room of the connection.
-    begin: usize,
-    count: usize,
-    end: ReadEnd,
-}
-
-impl Arrival {
-    fn of<'s>(&self, scratch: &'s [u8]) -> &'s [u8] {
-        &scratch[self.begin..self.begin + self.count]
-    }
-}
-
 fn token_of(key: ConnKey) -> Token {
     Token(usize::try_from(key.to_bits()).unwrap_or(usize::MAX))
 }
@@ -682,6 +488,7 @@ mod tests {
     use crate::config::Config;
     use crate::node::Class;
     use mio::Events;
+    use socket2::{Domain, Socket, Type};
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
     use std::time::Duration;
@@ -779,6 +586,45 @@ mod tests {
         });
         assert!(ended.is_some(), "{} MiB were written", (node.reactor.node.spent() - begin) >> 10);
         drop(readers);
+    }
+
+    #[test]
+    fn replies_to_clients_that_are_served_together_arrive_whole() {
+        let mut node = Bench::start(Vec::new());
+        let mut writer = TcpStream::connect(node.addr()).unwrap();
+        let replies = [0, 1, 2, 3, 4, 5, 6, 7].map(|at| format!(":GOT {at}:{}\n", "x".repeat(40)));
+        writer.write_all(replies.concat().replace(":GOT", "SET").as_bytes()).unwrap();
+        while node.reactor.node.stats().requests < 8 {
+            node.iterate();
+        }
+        // More than a turn carries out, and more than the sockets accept: some of the input waits for its turn, and some
+        // writes are partial.
+        let requests = 8_000;
+        let mut clients: Vec<TcpStream> = (0..8)
+            .map(|at| {
+                let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                client.set_recv_buffer_size(4_096).unwrap();
+                client.connect(&node.addr().into()).unwrap();
+                client.set_nonblocking(true).unwrap();
+                let mut client = TcpStream::from(client);
+                client.write_all(format!("GET {at}\n").repeat(requests).as_bytes()).unwrap();
+                client
+            })
+            .collect();
+        let mut arrived = vec![0; clients.len()];
+        let mut bytes = vec![0; 3_000];
+        let ended = (0..100_000).find(|_| {
+            node.iterate();
+            for ((client, reply), arrived) in clients.iter_mut().zip(&replies).zip(&mut arrived) {
+                let Ok(count) = client.read(&mut bytes) else { continue };
+                assert!(count > 0, "the connection ended");
+                let right = reply.bytes().cycle().skip(*arrived % reply.len());
+                assert!(right.zip(&bytes[..count]).all(|(right, byte)| right == *byte), "after {arrived}");
+                *arrived += count;
+            }
+            arrived.iter().all(|arrived| *arrived == requests * replies[0].len())
+        });
+        assert!(ended.is_some(), "{arrived:?}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! mio reports edges, so a bit set by an event stays set until a system call has shown that it no longer holds.
 
+use crate::batch::uninterrupted;
 use crate::limits::BYTES_PER_STEP;
 use crate::node::ConnKey;
 use mio::event::Event;
@@ -56,6 +57,21 @@ pub(super) enum ReadEnd {
     Closed,
     /// The connection is broken.
     Broken(io::Error),
+}
+
+impl ReadEnd {
+    /// Bytes read.
+    pub(super) const fn count(&self) -> usize {
+        match self {
+            Self::Drained(count) | Self::More(count) => *count,
+            Self::Blocked | Self::Closed | Self::Broken(_) => 0,
+        }
+    }
+
+    /// Whether there may be more to read.
+    pub(super) const fn has_more(&self) -> bool {
+        matches!(self, Self::More(_))
+    }
 }
 
 /// The state of a dial.
@@ -137,6 +153,16 @@ impl Socket {
         !self.is_connecting && event.is_writable() && !std::mem::replace(&mut self.is_writable, true)
     }
 
+    /// Its stream.
+    pub(super) const fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Whether a read may be one of a large request although no room for it exists yet.
+    pub(super) const fn expects_large(&self) -> bool {
+        self.expects_large
+    }
+
     /// Whether it is dialled and not up yet.
     pub(super) const fn is_connecting(&self) -> bool {
         self.is_connecting
@@ -179,25 +205,26 @@ impl Socket {
         };
         self.expects_large = !room.is_empty();
         let bytes_max = room.len() + scratch.len();
-        loop {
-            let result = if room.is_empty() {
-                self.stream.read(scratch)
-            } else {
-                self.stream.read_vectored(&mut [IoSliceMut::new(room), IoSliceMut::new(scratch)])
-            };
-            let end = match result {
-                Ok(0) => ReadEnd::Closed,
-                // epoll(7), "Questions and answers", 9: a short read has drained a stream.
-                Ok(count) if cfg!(unix) && count < bytes_max && !self.has_more => ReadEnd::Drained(count),
-                Ok(count) => ReadEnd::More(count),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => ReadEnd::Blocked,
-                Err(error) => ReadEnd::Broken(error),
-            };
-            self.is_readable = matches!(end, ReadEnd::More(_));
-            self.has_more &= self.is_readable;
-            return end;
-        }
+        let result = uninterrupted(|| match room.is_empty() {
+            true => self.stream.read(scratch),
+            false => self.stream.read_vectored(&mut [IoSliceMut::new(room), IoSliceMut::new(scratch)]),
+        });
+        self.has_read(result, bytes_max)
+    }
+
+    /// Notes the result of a read of at most `bytes_max` bytes.
+    pub(super) fn has_read(&mut self, result: io::Result<usize>, bytes_max: usize) -> ReadEnd {
+        let end = match result {
+            Ok(0) => ReadEnd::Closed,
+            // epoll(7), "Questions and answers", 9: a short read has drained a stream.
+            Ok(count) if cfg!(unix) && count < bytes_max && !self.has_more => ReadEnd::Drained(count),
+            Ok(count) => ReadEnd::More(count),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => ReadEnd::Blocked,
+            Err(error) => ReadEnd::Broken(error),
+        };
+        self.is_readable = end.has_more();
+        self.has_more &= self.is_readable;
+        end
     }
 
     /// Makes the system report a drained socket as readable only when `missing` bytes can be read, if the last read
@@ -228,12 +255,6 @@ impl Socket {
         }
     }
 
-    /// Writes bytes once, or nothing if there are none.
-    #[inline]
-    pub(super) fn write(&mut self, bytes: &[u8]) -> WriteEnd {
-        if bytes.is_empty() { WriteEnd::Took(0) } else { self.attempt(|stream| stream.write(bytes)) }
-    }
-
     /// Writes once, at most [`WRITE_BYTES_MAX`] of the slices, or nothing if they are empty.
     #[inline(never)]
     pub(super) fn write_slices<'b>(&mut self, slices: impl Iterator<Item = &'b [u8]> + Clone) -> WriteEnd {
@@ -241,27 +262,26 @@ impl Socket {
         if room == 0 {
             (vector, count, _) = gather(slices, self.part_bytes());
         }
-        match &vector[..count] {
-            [] => WriteEnd::Took(0),
+        let result = uninterrupted(|| match &vector[..count] {
+            [] => Ok(0),
             // `send` costs the system less than `writev`.
-            [slice] => self.write(slice),
-            slices => self.attempt(|stream| stream.write_vectored(slices)),
-        }
+            [slice] => self.stream.write(slice),
+            slices => self.stream.write_vectored(slices),
+        });
+        if count == 0 { WriteEnd::Took(0) } else { self.has_written(result) }
     }
 
+    /// Notes the result of a write of at least one byte.
     #[inline]
-    fn attempt(&mut self, mut write: impl FnMut(&mut TcpStream) -> io::Result<usize>) -> WriteEnd {
-        loop {
-            match write(&mut self.stream) {
-                Ok(0) => return WriteEnd::Broken(ErrorKind::WriteZero.into()),
-                Ok(count) => return WriteEnd::Took(count),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.is_writable = false;
-                    return WriteEnd::Blocked;
-                }
-                Err(error) => return WriteEnd::Broken(error),
+    pub(super) fn has_written(&mut self, result: io::Result<usize>) -> WriteEnd {
+        match result {
+            Ok(0) => WriteEnd::Broken(ErrorKind::WriteZero.into()),
+            Ok(count) => WriteEnd::Took(count),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.is_writable = false;
+                WriteEnd::Blocked
             }
+            Err(error) => WriteEnd::Broken(error),
         }
     }
 
@@ -347,6 +367,11 @@ impl Sockets {
     }
 
     /// The socket of a connection; `None` if the key is stale.
+    pub(super) fn get(&self, key: ConnKey) -> Option<&Socket> {
+        self.entries.get(key.index())?.as_ref().filter(|socket| socket.key == key)
+    }
+
+    /// The same, to be changed.
     pub(super) fn get_mut(&mut self, key: ConnKey) -> Option<&mut Socket> {
         self.entries.get_mut(key.index())?.as_mut().filter(|socket| socket.key == key)
     }

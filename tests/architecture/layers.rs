@@ -23,16 +23,17 @@ impl Layer {
 /// Below the one named `BOUNDARY` there is neither clock nor socket.
 pub const BOUNDARY: &str = "node";
 
-pub const LAYERS: [Layer; 19] = [
+pub const LAYERS: [Layer; 20] = [
     layer("main", "arguments, configuration, logger, exit code", "main.rs", "shell client config"),
-    layer("client", "subcommands that talk to a running node, and load it", "client", "wire base"),
+    layer("client", "subcommands that talk to a running node, and load it", "client", "batch wire base"),
     layer("lib", "the map of the sources", "lib.rs", ""),
     layer(
         "shell",
         "the only code that knows mio, sockets and real time",
         "shell",
-        "node wire base config limits",
+        "batch node wire base config limits",
     ),
+    layer("batch", "reads and writes of many sockets in one system call", "batch batch.rs", ""),
     layer(
         "node",
         "sans-IO boundary: bytes, keys and `now` in, bytes and actions out",

@@ -29,7 +29,7 @@ const BANNED_BELOW: [&str; 13] = [
 ];
 
 /// The files in which `unsafe` is allowed.
-const UNSAFE: [&str; 2] = ["base/memory.rs", "base/prefetch.rs"];
+const UNSAFE: [&str; 3] = ["base/memory.rs", "base/prefetch.rs", "batch/ring.rs"];
 
 /// The one write path, and the own filter, which it hands the store.
 const WRITE_PATH: [&str; 2] = ["node/keyspace.rs", "node/digest/own_filter.rs"];
@@ -136,7 +136,7 @@ fn below_the_boundary_there_is_no_clock_no_socket_and_no_randomness() {
 }
 
 #[test]
-fn unsafe_is_in_two_files() {
+fn unsafe_is_in_three_files() {
     let has_unsafe = |file: &&Source| file.tokens.iter().any(|token| token.text == "unsafe");
     let sources = sources();
     let files: Vec<&str> = sources.files.iter().filter(has_unsafe).map(|file| file.path.as_str()).collect();

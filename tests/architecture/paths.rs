@@ -9,6 +9,7 @@ pub type Step = (usize, &'static str, &'static str, &'static str);
 /// A picture: its file in `docs`, its title, its steps.
 pub type View = (&'static str, &'static str, &'static [Step]);
 
+const INPUT: &str = "shell/reactor/input.rs";
 const NEW_CONNECTIONS: &str = "shell/reactor/new_connections.rs";
 const SERVING: &str = "node/conn/serving.rs";
 const REQUESTS: &str = "node/conn/requests.rs";
@@ -26,13 +27,13 @@ pub const VIEWS: [View; 5] = [
             (1, NEW_CONNECTIONS, "make_connections", "if there is an event, or it is time"),
             (2, NEW_CONNECTIONS, "accept", "new connections"),
             (2, NEW_CONNECTIONS, "finish_dials", "dials that succeeded or failed"),
-            (1, "shell/reactor.rs", "serve", "links, then clients, then due work: each for its share"),
-            (2, "shell/reactor.rs", "read_next", "one socket, or up to 16 of clients that send little"),
-            (2, "shell/reactor.rs", "deliver", "bytes into the node; requests run at once"),
+            (1, INPUT, "serve", "links, then clients, then due work: each for its share"),
+            (2, INPUT, "read_next", "one socket, or up to 32 of clients in one call"),
+            (2, INPUT, "deliver", "bytes into the node; requests run at once"),
             (3, "node/mod.rs", "prefetch", "keys of several clients"),
             (3, "node/mod.rs", "step", "one bounded step"),
             (4, "node/sources.rs", "step", "each source of work of the class"),
-            (1, "shell/reactor.rs", "flush", "links first; replies before due work"),
+            (1, "shell/reactor/output.rs", "flush", "links first; replies before due work"),
             (1, "shell/reactor.rs", "do_due_work", "a small share"),
             (1, "shell/reactor.rs", "handle_signals", "drain, reload"),
         ],
@@ -41,7 +42,7 @@ pub const VIEWS: [View; 5] = [
         "life_of_a_get.svg",
         "GET of a key on this node",
         &[
-            (0, "shell/reactor.rs", "deliver", "bytes from a socket"),
+            (0, INPUT, "deliver", "bytes from a socket"),
             (1, "node/mod.rs", "received", "cross the sans-IO boundary"),
             (2, "node/conn/reader.rs", "received", "or wait in the connection"),
             (3, SERVING, "serve", "client, handshake or link"),

@@ -157,7 +157,7 @@ impl World {
         let Some(client) = self.pick(at) else { return };
         if !client.contract.is_stopped && !client.is_read_closed && !bytes.is_empty() {
             let key = client.key;
-            receive(&mut self.node, now, key, bytes);
+            receive(&mut self.node, now, key, bytes, false);
         }
     }
 

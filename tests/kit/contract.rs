@@ -3,15 +3,16 @@
 use olivia::base::time::Now;
 use olivia::node::{Action, ConnKey, Node};
 
-/// Delivers input of a connection to a node: into the memory that [`Node::room`] offers first, as a shell does.
-pub fn receive(node: &mut Node, now: Now, key: ConnKey, bytes: &[u8]) {
+/// Delivers input of a connection to a node: into the memory that [`Node::room`] offers first, as a shell does. Late: the
+/// rest is buffered for the next turn.
+pub fn receive(node: &mut Node, now: Now, key: ConnKey, bytes: &[u8], is_late: bool) {
     let room = node.room(key);
     let (first, rest) = bytes.split_at(room.len().min(bytes.len()));
     room[..first.len()].copy_from_slice(first);
     if !first.is_empty() {
         node.filled(now, key, first.len());
     }
-    node.received(now, key, rest);
+    if is_late { node.buffer(now, key, rest) } else { node.received(now, key, rest) }
 }
 
 /// Returns the connection of an action.

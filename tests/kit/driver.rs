@@ -73,6 +73,8 @@ pub struct Driver {
     pub watch: Option<fn(&Node)>,
     /// Calls of `tick` so far.
     pub ticks: usize,
+    /// Input waits for the next turn of its connection, as when requests of others have taken long.
+    pub is_late: bool,
     clients: Vec<Client>,
     dials: VecDeque<(ClientId, SocketAddr)>,
     touched: Vec<ClientId>,
@@ -87,7 +89,7 @@ impl Driver {
     pub fn with_seed(config: Config, seed: u64, now: Now) -> Self {
         let node = Node::new(config, seed, now);
         let (clients, dials, touched) = (Vec::new(), VecDeque::new(), Vec::new());
-        Self { node, now, watch: None, ticks: 0, clients, dials, touched }
+        Self { node, now, watch: None, ticks: 0, is_late: false, clients, dials, touched }
     }
 
     /// Starts another node; all connections are lost.
@@ -163,7 +165,7 @@ impl Driver {
 
     /// Delivers bytes to the node in one call, without running it further.
     pub fn deliver(&mut self, id: ClientId, bytes: &[u8]) {
-        receive(&mut self.node, self.now, self.clients[id.0].key, bytes);
+        receive(&mut self.node, self.now, self.clients[id.0].key, bytes, self.is_late);
         self.act();
     }
 
@@ -323,7 +325,7 @@ impl Driver {
         let mut moved = false;
         if !client.contract.is_stopped && !client.sent.is_empty() {
             let bytes = std::mem::take(&mut client.sent);
-            receive(&mut self.node, self.now, key, &bytes);
+            receive(&mut self.node, self.now, key, &bytes, self.is_late);
             self.act();
             moved = true;
         }

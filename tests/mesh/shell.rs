@@ -271,7 +271,7 @@ impl World {
                 if let Some(client) = client {
                     self.client_gives(client, bytes.len());
                 }
-                self.call(at, "received", key, &bytes, |node, now| receive(node, now, key, &bytes));
+                self.call(at, "received", key, &bytes, |node, now| receive(node, now, key, &bytes, false));
                 if self.net.is_readable(port) {
                     self.hosts[at].queue_read(key);
                 }

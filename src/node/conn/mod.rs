@@ -16,4 +16,4 @@ mod serving;
 pub(in crate::node) mod session;
 pub(in crate::node) mod timeouts;
 mod traffic;
-mod turn;
+pub(in crate::node) mod turn;

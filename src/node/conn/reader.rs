@@ -61,8 +61,8 @@ pub(in crate::node) fn prefetch<'b>(state: &State, inputs: impl Iterator<Item = 
     prefetch_inputs(&state.keyspace, of_clients);
 }
 
-/// Processes bytes that the shell has read; buffers the rest.
-pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes: &[u8]) {
+/// Processes bytes that the shell has read as far as the turn allows; buffers the rest.
+pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes: &[u8], mut turn: Turn) {
     let Some(conn) = state.conns.get_mut(key) else {
         state.stats.stale_event();
         return;
@@ -86,7 +86,6 @@ pub(in crate::node) fn received(state: &mut State, now: Now, key: ConnKey, bytes
     }
     let must_wait = conn.must_wait();
     let has_begun = !conn.inbound.is_empty();
-    let mut turn = Turn::default();
     if must_wait {
         stash(state, now, key, bytes);
     } else if has_begun {

@@ -4,7 +4,7 @@ use crate::node::schedule::Account;
 
 /// The turn of a connection: its budget in keys, once it has begun, and its cost so far.
 #[derive(Default)]
-pub(super) struct Turn {
+pub(in crate::node) struct Turn {
     budget: Option<usize>,
     pub(super) cost: usize,
     /// The cost of bytes that were counted as work when they were read, and are charged with their request.
@@ -12,6 +12,11 @@ pub(super) struct Turn {
 }
 
 impl Turn {
+    /// One without a budget: nothing is done in it.
+    pub(in crate::node) const fn over() -> Self {
+        Self { budget: Some(0), cost: 0, counted: 0 }
+    }
+
     /// Begins it, unless it has begun.
     pub(super) fn begin(&mut self, account: &mut Account) {
         self.budget.get_or_insert_with(|| account.begin_turn());
