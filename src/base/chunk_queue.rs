@@ -205,11 +205,11 @@ impl ChunkQueue {
     /// Puts back the chunk of [`ChunkQueue::back`], which was taken out to be appended to; no other call may come in
     /// between. An empty chunk goes to the pool.
     #[inline(always)]
-    pub fn put_back(&mut self, chunk: Vec<u8>, pool: &mut Pool) {
+    pub fn put_back(&mut self, chunk: &mut Vec<u8>, pool: &mut Pool) {
         if chunk.is_empty() {
-            pool.give(chunk);
+            pool.give(std::mem::take(chunk));
         } else {
-            self.last = chunk;
+            std::mem::swap(&mut self.last, chunk);
         }
     }
 

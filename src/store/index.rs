@@ -148,15 +148,26 @@ impl Index {
         if first.is_none() && home.is_none_or(segment::has_all) && self.overflow.is_empty() {
             return None;
         }
-        self.get_further(keys, key, usize::from(first.is_some()))
+        self.get_further(keys, key, first.is_some())
     }
 
-    /// [`Index::get`] of a key that is not among its first `skipped` candidates.
+    /// [`Index::get`] of a key that is not in its home bucket, or after another key of the same tag there.
     #[inline(never)]
-    fn get_further<K: Keys>(&self, keys: &K, key: HashedKey<'_>, skipped: usize) -> Option<(u32, K::Item)> {
-        for handle in self.candidates(key.hash.0).skip(skipped) {
-            if let Some(item) = keys.item(handle, key) {
-                return Some((handle, item));
+    fn get_further<K: Keys>(
+        &self,
+        keys: &K,
+        key: HashedKey<'_>,
+        is_first_wrong: bool,
+    ) -> Option<(u32, K::Item)> {
+        if let Some(id) = self.segment_of(key.hash.0) {
+            let mut candidates = segment::candidates(self.segments.block(id), Probe::of(key.hash.0));
+            if is_first_wrong {
+                candidates.next();
+            }
+            for (_, handle) in candidates {
+                if let Some(item) = keys.item(handle, key) {
+                    return Some((handle, item));
+                }
             }
         }
         if self.overflow.is_empty() {

@@ -58,15 +58,8 @@ impl<'a> Args<'a> {
     }
 
     /// An upper bound of the length of every argument, in bytes. O(1).
-    pub fn longest_at_most(&self) -> usize {
-        match self.spans {
-            [first, .., last] if self.unescaped.is_empty() => {
-                bounds(*last).1.saturating_sub(bounds(*first).0)
-            }
-            [only] => length(*only),
-            [] => 0,
-            _ => usize::MAX,
-        }
+    pub const fn longest_at_most(&self) -> usize {
+        if self.text.len() > self.unescaped.len() { self.text.len() } else { self.unescaped.len() }
     }
 
     /// The arguments in order.
@@ -93,9 +86,9 @@ impl<'a> Args<'a> {
     fn bytes(&self, span: Span) -> &'a [u8] {
         let (start, end) = bounds(span);
         // Offsets beyond the text are those of unescaped bytes.
-        match start.checked_sub(self.text.len()) {
-            None => &self.text[start..end],
-            Some(start) => &self.unescaped[start..end - self.text.len()],
+        match self.text.get(start..end) {
+            Some(bytes) => bytes,
+            None => &self.unescaped[start - self.text.len()..end - self.text.len()],
         }
     }
 }
@@ -113,8 +106,7 @@ const fn bounds([a, b, c, d, e, f, g, h]: Span) -> (usize, usize) {
 /// A span of these bounds.
 #[inline(always)]
 pub(super) const fn packed(start: u32, end: u32) -> Span {
-    let ([a, b, c, d], [e, f, g, h]) = (start.to_le_bytes(), end.to_le_bytes());
-    [a, b, c, d, e, f, g, h]
+    (start as u64 | (end as u64) << u32::BITS).to_le_bytes()
 }
 
 /// The number of bytes of an argument.

@@ -210,13 +210,17 @@ impl Encoder {
     }
 
     /// Ends the reply and gives the buffer back.
-    #[inline]
-    pub fn end(self) -> Vec<u8> {
-        let Self { mut out, protocol, .. } = self;
-        if protocol == Protocol::Lines {
-            out.push(b'\n');
+    pub fn end(mut self) -> Vec<u8> {
+        std::mem::take(self.end_in_place())
+    }
+
+    /// Ends the reply; the caller takes the buffer out.
+    #[inline(always)]
+    pub fn end_in_place(&mut self) -> &mut Vec<u8> {
+        if self.is_line() {
+            self.out.push(b'\n');
         }
-        out
+        &mut self.out
     }
 
     /// Removes the reply and gives the buffer back as it was.
@@ -351,8 +355,15 @@ impl Encoder {
         }
     }
 
-    /// In RESP: a status, as `OK`. In lines: nothing, since the word is the status.
-    #[inline]
+    /// In RESP: the status `OK`. In lines: nothing, since the word is the status.
+    #[inline(always)]
+    pub fn ok(&mut self) {
+        if !self.is_line() {
+            resp::ok(&mut self.out);
+        }
+    }
+
+    /// The same with another status.
     pub fn status(&mut self, status: &str) {
         if !self.is_line() {
             resp::simple(&mut self.out, status);

@@ -92,7 +92,7 @@ pub(super) fn reply<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     };
     conn.change_session(|session| session.set_answers(answers));
     if answers == Answers::All {
-        call.reply.status("OK");
+        call.reply.ok();
     }
     Ok(Effect::Reply)
 }
@@ -103,7 +103,7 @@ pub(super) fn switch<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a
     if !word.eq_ignore_ascii_case(b"ON") && !word.eq_ignore_ascii_case(b"OFF") {
         return Err(CommandError::Syntax(call.command.name, word));
     }
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Reply)
 }
 
@@ -118,7 +118,7 @@ pub(super) fn tracking<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<
     if call.args.len() > 1 || !word.eq_ignore_ascii_case(b"OFF") {
         return Err(CommandError::Syntax(call.command.name, word));
     }
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Reply)
 }
 
@@ -127,7 +127,7 @@ fn set_text<'a>(state: &mut State, call: &mut Call<'a>, of: Text, text: &[u8]) -
         let set = conn.session_mut().set_text(of, text);
         set.map_err(|error| CommandError::Sentence(error.to_string()))?;
     }
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Reply)
 }
 
@@ -256,7 +256,7 @@ pub(super) fn kill<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
         mark_dirty(state, *key);
     }
     if is_old {
-        call.reply.status("OK");
+        call.reply.ok();
     } else {
         call.reply.count(killed.len());
     }

@@ -35,7 +35,7 @@ pub(super) fn ping<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> 
 
 /// QUIT.
 pub(super) fn quit<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Close)
 }
 
@@ -53,7 +53,7 @@ pub(super) fn auth<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
         (Some(user), Some(password), 2) => authenticate(state, call.now, call.conn, user, password)?,
         (_, _, _) => return Err(CommandError::Syntax(call.command.name, b"")),
     }
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Authenticate)
 }
 
@@ -124,7 +124,7 @@ pub(super) fn echo<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> 
 /// SELECT: there is one database, 0.
 pub(super) fn select<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     match call.args.get(0).and_then(number) {
-        Some(0) => call.reply.status("OK"),
+        Some(0) => call.reply.ok(),
         Some(index) if i32::try_from(index).is_ok() => {
             return Err(CommandError::Plain("DB index is out of range"));
         }

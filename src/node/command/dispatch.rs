@@ -1,5 +1,6 @@
 //! Dispatch: calls the handler of a request in either protocol, and applies its effect to the connection.
 
+use crate::base::buffer::Pool;
 use crate::base::shared_bytes::SharedBytes;
 use crate::base::time::Now;
 use crate::limits::LONG_REPLY_BYTES;
@@ -22,13 +23,13 @@ use crate::node::ids::ConnKey;
 use crate::node::latency::CommandClass;
 use crate::node::lookup::answers::Answer;
 use crate::node::lookup::forwarded::Failure;
+use crate::node::metrics::Stats;
 use crate::node::peer::handshake;
 use crate::node::state::{Resolved, State, close_conn};
 use crate::store::KeyHash;
 use crate::wire::args::{Args, Scratch};
 use crate::wire::encoder::{Encoder, Protocol, ReplyHead};
 use crate::wire::line::{Line, is_from_browser};
-use crate::wire::resp;
 use std::mem;
 
 /// Executes one line for a connection. Returns its cost in keys, queries to peers included; 0 if it is deferred until
@@ -60,24 +61,42 @@ pub(in crate::node) fn execute_line(
     }
 }
 
-/// Executes one request in RESP, whose first word is the command's name. Returns its cost as [`execute_line`] does.
+/// Executes one request in RESP, of which something may be known. `is_intercepted`: it passes through the session. Returns
+/// its cost as [`execute_line`] does.
+#[inline(always)]
 pub(in crate::node) fn execute_resp(
     state: &mut State,
     now: Now,
     key: ConnKey,
-    protocol: Protocol,
-    request: resp::parse::Request<'_>,
+    (protocol, is_intercepted): (Protocol, bool),
+    words: Args<'_>,
     known: Resolved,
 ) -> usize {
     match resolved(known) {
-        Some(command) => {
-            let args = request.args().skip(1);
+        Some(command) if !is_intercepted => {
+            let args = words.skip(1);
             execute(state, now, key, Request { protocol, id: b"", command, args, hash: known.hash })
         }
-        None => {
-            let found = find_command(request.args(), &state.config.limits);
-            execute_found(state, now, key, protocol, found)
-        }
+        Some(_) | None => execute_words(state, now, key, (protocol, is_intercepted), words),
+    }
+}
+
+/// The same for a request of which nothing is known. Its first word is the command's name; without words it is ignored.
+#[inline(never)]
+pub(in crate::node) fn execute_words(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    (protocol, is_intercepted): (Protocol, bool),
+    words: Args<'_>,
+) -> usize {
+    if words.is_empty() {
+        1
+    } else if is_intercepted {
+        execute_intercepted(state, now, key, protocol, words)
+    } else {
+        let found = find_command(words, &state.config.limits);
+        execute_found(state, now, key, protocol, found)
     }
 }
 
@@ -108,7 +127,7 @@ fn execute_found<'a>(
 }
 
 /// Executes one request in RESP on a connection whose session intercepts it: it is queued for EXEC, or not answered.
-pub(in crate::node) fn execute_intercepted(
+fn execute_intercepted(
     state: &mut State,
     now: Now,
     key: ConnKey,
@@ -145,7 +164,7 @@ fn write_reply(
     let out = conn.replies.open(&mut conn.outbound, &mut state.pool);
     let mut reply = Encoder::begin(out, protocol, b"", "");
     write(&mut reply);
-    give_back(state, now, key, reply.end(), unsent_before);
+    give_back(state, now, key, &mut reply.end(), unsent_before);
 }
 
 /// Carries out the requests of a transaction whose replies are not sent. Returns their cost in keys.
@@ -366,8 +385,10 @@ fn execute(state: &mut State, now: Now, key: ConnKey, request: Request<'_>) -> u
             return 0;
         }
     }
-    let Some(Output { out, unsent_before, is_first, is_authenticated }) = open(state, key) else { return 1 };
-    state.calls.count(command.index);
+    let State { conns, pool, stats, calls, .. } = &mut *state;
+    let Some(conn) = conns.get_mut(key) else { return 1 };
+    let Output { out, unsent_before, is_authenticated } = open(conn, stats, pool);
+    calls.count(command.index);
     let reply = Encoder::begin(out, protocol, id, word(command, is_line));
     let mut call = Call { now, conn: key, command, table: &TABLE, args, hash, reply };
     let outcome = if is_authenticated || command.is_open {
@@ -380,11 +401,11 @@ fn execute(state: &mut State, now: Now, key: ConnKey, request: Request<'_>) -> u
         // There is nothing to drop, which the compiler does not see.
         mem::forget(outcome);
         state.latency.executed(command.class(), command.index);
-        give_back(state, now, key, call.reply.end(), unsent_before);
+        give_back(state, now, key, call.reply.end_in_place(), unsent_before);
         return cost;
     }
     let queries_before = state.mesh.lookups.queries();
-    let cost = cost.saturating_add(apply_effect(state, call, id, outcome, unsent_before, is_first));
+    let cost = cost.saturating_add(apply_effect(state, call, id, outcome, unsent_before));
     cost.saturating_add(state.mesh.lookups.queries_since(queries_before))
 }
 
@@ -397,22 +418,21 @@ fn apply_effect<'a>(
     id: &[u8],
     outcome: CommandResult<'a>,
     unsent_before: usize,
-    is_first: bool,
 ) -> usize {
     let Call { now, conn: key, command, args, .. } = call;
     let protocol = call.reply.protocol();
     match outcome {
-        Ok(Effect::Reply) => give_back(state, now, key, call.reply.end(), unsent_before),
+        Ok(Effect::Reply) => give_back(state, now, key, &mut call.reply.end(), unsent_before),
         Ok(Effect::Authenticate) => {
             // Before the reply is written: the limits of unauthenticated connections must not count it.
             if let Some(conn) = state.conns.get_mut(key) {
                 conn.authenticate();
                 conn.set_protocol(call.reply.protocol());
             }
-            give_back(state, now, key, call.reply.end(), unsent_before);
+            give_back(state, now, key, &mut call.reply.end(), unsent_before);
         }
         Ok(Effect::Close) => {
-            give_back(state, now, key, call.reply.end(), unsent_before);
+            give_back(state, now, key, &mut call.reply.end(), unsent_before);
             let State { conns, pool, .. } = state;
             if let Some(conn) = conns.get_mut(key).filter(|conn| conn.is_serving()) {
                 conn.begin_closing(CloseReason::Quit, now.mono, pool);
@@ -420,53 +440,54 @@ fn apply_effect<'a>(
         }
         Ok(Effect::LookUp(form, first_absent)) => {
             let (head, keys) = (call.reply.head(), call.args);
-            give_back(state, now, key, call.reply.discard(), unsent_before);
+            give_back(state, now, key, &mut call.reply.discard(), unsent_before);
             measure::note_written(state, now, key);
             read::begin_pending(state, now, key, head, keys, form, first_absent);
             measure::note_held(state, now, key, CommandClass::Lookup, command.index);
         }
         Ok(Effect::Show(shown)) => {
             let head = call.reply.head();
-            give_back(state, now, key, call.reply.discard(), unsent_before);
+            give_back(state, now, key, &mut call.reply.discard(), unsent_before);
             measure::note_written(state, now, key);
             pending::begin_shown(state, key, head, shown.form, shown.parts);
             measure::note_held(state, now, key, command.class(), command.index);
         }
         Ok(Effect::DumpFilter) => {
             let head = call.reply.head();
-            give_back(state, now, key, call.reply.discard(), unsent_before);
+            give_back(state, now, key, &mut call.reply.discard(), unsent_before);
             measure::note_written(state, now, key);
             tasks::begin_filter_dump(state, key, head);
             measure::note_held(state, now, key, CommandClass::Scan, command.index);
         }
         Ok(Effect::Scan(scan)) => {
             let head = call.reply.head();
-            give_back(state, now, key, call.reply.discard(), unsent_before);
+            give_back(state, now, key, &mut call.reply.discard(), unsent_before);
             measure::note_written(state, now, key);
             tasks::begin_scan(state, key, head, scan);
             measure::note_held(state, now, key, CommandClass::Scan, command.index);
         }
         Ok(Effect::Handshake) => {
-            give_back(state, now, key, call.reply.discard(), unsent_before);
+            let is_first = state.conns.get_mut(key).is_some_and(Conn::requested);
+            give_back(state, now, key, &mut call.reply.discard(), unsent_before);
             handshake::requested(state, now, key, id, args.get(0).unwrap_or_default(), is_first);
             limit_unauthenticated(state, now, key, unsent_before);
         }
         Ok(Effect::Transact) => {
-            give_back(state, now, key, call.reply.discard(), unsent_before);
+            give_back(state, now, key, &mut call.reply.discard(), unsent_before);
             return transact(state, now, key, protocol);
         }
         Err(error @ (CommandError::WrongPassword | CommandError::TooManyFailures(_))) => {
             let answer = Encoder::resume(Vec::new(), &call.reply.head());
             let answer = put_error(state, answer, &error);
-            give_back(state, now, key, call.reply.discard(), unsent_before);
+            give_back(state, now, key, &mut call.reply.discard(), unsent_before);
             measure::note_written(state, now, key);
             login::refuse(state, now, key, answer);
             limit_unauthenticated(state, now, key, unsent_before);
         }
         Err(error) => {
             state.latency.executed(command.class(), command.index);
-            let out = put_error(state, call.reply, &error);
-            give_back(state, now, key, out, unsent_before);
+            let mut out = put_error(state, call.reply, &error);
+            give_back(state, now, key, &mut out, unsent_before);
         }
     }
     0
@@ -482,10 +503,11 @@ fn refuse(
     id: &[u8],
     error: &CommandError<'_>,
 ) -> usize {
-    if let Some(Output { out, unsent_before, .. }) = open(state, key) {
-        let out = put_error(state, Encoder::begin(out, protocol, id, "ERR"), error);
-        give_back(state, now, key, out, unsent_before);
-    }
+    let State { conns, pool, stats, .. } = &mut *state;
+    let Some(conn) = conns.get_mut(key) else { return 1 };
+    let Output { out, unsent_before, .. } = open(conn, stats, pool);
+    let mut out = put_error(state, Encoder::begin(out, protocol, id, "ERR"), error);
+    give_back(state, now, key, &mut out, unsent_before);
     1
 }
 
@@ -494,23 +516,19 @@ struct Output {
     out: Vec<u8>,
     /// Bytes of output before the reply; of an authenticated connection, which has no limit of them, the highest number.
     unsent_before: usize,
-    /// Whether the request is the first of the connection.
-    is_first: bool,
     /// Whether all commands can be called: no password is set, or it was given.
     is_authenticated: bool,
 }
 
 /// Counts a request and takes the buffer to which its reply is appended; [`give_back`] must follow.
 #[inline(always)]
-fn open(state: &mut State, key: ConnKey) -> Option<Output> {
-    let conn = state.conns.get_mut(key)?;
-    state.stats.request();
-    Some(Output {
+fn open(conn: &mut Conn, stats: &mut Stats, pool: &mut Pool) -> Output {
+    stats.request();
+    Output {
         unsent_before: if conn.is_authenticated() { usize::MAX } else { conn.unsent() },
-        is_first: conn.requested(),
         is_authenticated: conn.is_authenticated(),
-        out: conn.replies.open(&mut conn.outbound, &mut state.pool),
-    })
+        out: conn.replies.open(&mut conn.outbound, pool),
+    }
 }
 
 /// Replaces a reply by an error, and counts the error.
@@ -522,9 +540,10 @@ fn put_error(state: &mut State, mut reply: Encoder, error: &CommandError<'_>) ->
 
 /// Returns the buffer, with the reply, to its connection.
 #[inline(always)]
-fn give_back(state: &mut State, now: Now, key: ConnKey, out: Vec<u8>, unsent_before: usize) {
+fn give_back(state: &mut State, now: Now, key: ConnKey, out: &mut Vec<u8>, unsent_before: usize) {
     let State { conns, pool, .. } = state;
-    let Some(conn) = conns.get_mut(key) else { return pool.give(out) };
+    let Some(conn) = conns.get_mut(key) else { return pool.give(mem::take(out)) };
+    conn.requested();
     conn.replies.close(out, &mut conn.outbound, pool);
     if !conn.is_authenticated() {
         limit_unauthenticated(state, now, key, unsent_before);

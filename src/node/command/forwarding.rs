@@ -55,7 +55,7 @@ static FLUSHED: KeyReply = KeyReply {
         if reply.is_line() {
             reply.text(String::from_utf8_lossy(nodes));
         } else {
-            reply.status("OK");
+            reply.ok();
         }
     },
     ..VERBATIM

@@ -240,7 +240,7 @@ pub(super) fn rename<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResul
         return Err(CommandError::Plain(NO_KEY));
     }
     move_to(state, call.now, from, to)?;
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Reply)
 }
 

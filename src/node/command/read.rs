@@ -29,45 +29,71 @@ pub(in crate::node) fn read<'a>(
     call: &mut Call<'a>,
     form: &KeyReply,
 ) -> CommandResult<'a> {
-    let (now, keys) = (call.now, call.args);
-    let mut misses = 0usize;
+    let keys = call.args.len();
+    let mut found = 0;
     if form.shape == Shape::Array {
-        call.reply.array(keys.len());
+        call.reply.array(keys);
     }
-    for (at, key) in keys.iter().enumerate() {
-        if keys.len() > 1 && at.is_multiple_of(PREFETCH_MAX) {
-            state.keyspace.prefetch_several(keys.skip(at).first(PREFETCH_MAX).iter(), false);
+    if keys == 1 {
+        // Most requests: the compiler prepares no loop for it.
+        match read_key(state, call, form, 0) {
+            Ok(is_here) => found += usize::from(is_here),
+            Err(result) => return result,
         }
-        if call.reply.len() > LONG_REPLY_BYTES {
-            return look_up(state, call, form, at);
-        }
-        let hashed = call.hashed(state, at, key);
-        match state.keyspace.get(call.now, hashed) {
-            Some(item)
-                if form.wanted == Wanted::Value && form.shown(item.value.len()).len() > LONG_REPLY_BYTES =>
-            {
-                return look_up(state, call, form, at);
+    } else {
+        for at in 0..keys {
+            if at.is_multiple_of(PREFETCH_MAX) {
+                let next = call.args.skip(at).first(PREFETCH_MAX);
+                state.keyspace.prefetch_several(next.iter(), false);
             }
-            Some(item) => {
-                form.put(&mut call.reply, now, key, Some(Found::of(&item)));
-                call.check_length(state)?;
-            }
-            None if state.mesh.may_be_elsewhere(hashed.hash.0) => return look_up(state, call, form, at),
-            None => {
-                misses += 1;
-                form.put(&mut call.reply, now, key, None);
+            match read_key(state, call, form, at) {
+                Ok(is_here) => found += usize::from(is_here),
+                Err(result) => return result,
             }
         }
     }
     if form.shape == Shape::Count {
-        call.reply.count(keys.len() - misses);
+        call.reply.count(found);
     }
+    let misses = keys - found;
     state.mesh.peers.count_searches(misses as u64);
     if form.wanted == Wanted::Value {
-        state.stats.keys_read(keys.len());
-        state.stats.keys_found(keys.len() - misses, misses);
+        state.stats.keys_read(keys);
+        state.stats.keys_found(found, misses);
     }
     Ok(Effect::Reply)
+}
+
+/// Writes the part of the reply for the key at index `at`. Returns whether the key is on this node, or the result of the
+/// whole call.
+#[inline(always)]
+fn read_key<'a>(
+    state: &mut State,
+    call: &mut Call<'a>,
+    form: &KeyReply,
+    at: usize,
+) -> Result<bool, CommandResult<'a>> {
+    let Some(key) = call.args.get(at).filter(|_| call.reply.len() <= LONG_REPLY_BYTES) else {
+        return Err(look_up(state, call, form, at));
+    };
+    let hashed = call.hashed(state, at, key);
+    match state.keyspace.get(call.now, hashed) {
+        Some(item)
+            if form.wanted == Wanted::Value && form.shown(item.value.len()).len() > LONG_REPLY_BYTES =>
+        {
+            Err(look_up(state, call, form, at))
+        }
+        Some(item) => {
+            form.put(&mut call.reply, call.now, key, Some(Found::of(&item)));
+            call.check_length(state).map_err(Err)?;
+            Ok(true)
+        }
+        None if state.mesh.may_be_elsewhere(hashed.hash.0) => Err(look_up(state, call, form, at)),
+        None => {
+            form.put(&mut call.reply, call.now, key, None);
+            Ok(false)
+        }
+    }
 }
 
 fn look_up<'a>(state: &State, call: &Call<'a>, form: &KeyReply, at: usize) -> CommandResult<'a> {

@@ -128,7 +128,7 @@ pub(super) fn flush<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     } else {
         state.keyspace.clear();
     }
-    call.reply.status("OK");
+    call.reply.ok();
     match (call.reply.is_line(), is_mesh) {
         (true, true) => call.reply.text("1 node"),
         (true, false) => call.reply.text(count),

@@ -113,7 +113,7 @@ pub(super) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'
         limits = changed(&limits, &name, &String::from_utf8_lossy(text))?;
     }
     apply(state, limits);
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Reply)
 }
 
@@ -204,7 +204,7 @@ pub(super) fn resetstat<'a>(state: &mut State, call: &mut Call<'a>) -> CommandRe
     state.calls = Calls::default();
     state.loop_times.reset_max();
     state.latency.reset_work();
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Reply)
 }
 

@@ -78,7 +78,7 @@ pub(super) fn len<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'
 /// SLOWLOG RESET.
 pub(super) fn reset<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     state.slow_log.reset();
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Reply)
 }
 

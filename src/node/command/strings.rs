@@ -65,7 +65,7 @@ pub(super) fn set<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'
     let key = call.hashed(state, 0, key);
     state.keyspace.set(call.now, key, value, None)?;
     state.keyspace.keep_up(call.now);
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Reply)
 }
 
@@ -84,7 +84,7 @@ fn set_pairs<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
         }
         call.check_length(state)?;
     } else {
-        call.reply.status("OK");
+        call.reply.ok();
     }
     let are_several = pairs.len() > 1;
     for (at, [key, value]) in pairs.enumerate() {
@@ -205,7 +205,7 @@ fn set_timed<'a>(state: &mut State, call: &mut Call<'a>, form: TimeForm) -> Comm
     let key = state.keyspace.key(key);
     state.keyspace.set(call.now, key, value, Some(expiry))?;
     state.keyspace.keep_up(call.now);
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Reply)
 }
 
@@ -437,7 +437,7 @@ fn set_with_options<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     if options.returns_old {
         (_, effect) = put_value(state, call, hashed);
     } else if is_set {
-        call.reply.status("OK");
+        call.reply.ok();
     } else {
         call.reply.null();
     }

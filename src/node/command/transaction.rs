@@ -20,7 +20,7 @@ pub(super) fn multi<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
         return Err(CommandError::Plain("MULTI calls can not be nested"));
     }
     conn.change_session(Session::begin_transaction);
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Reply)
 }
 
@@ -106,7 +106,7 @@ pub(super) fn discard<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
     }
     session.unwatch();
     end(conn);
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Reply)
 }
 
@@ -132,7 +132,7 @@ pub(super) fn watch<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
         let now = state_of(keyspace, call.now, key);
         session.watch(key, now, pool).map_err(|error| CommandError::Sentence(error.to_string()))?;
     }
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Reply)
 }
 
@@ -141,7 +141,7 @@ pub(super) fn unwatch<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResu
     if let Some(session) = state.conns.get_mut(call.conn).and_then(Conn::session_if_any) {
         session.unwatch();
     }
-    call.reply.status("OK");
+    call.reply.ok();
     Ok(Effect::Reply)
 }
 

@@ -143,7 +143,7 @@ impl Replies {
     ) -> R {
         let mut out = self.open(outbound, pool);
         let result = write(&mut out);
-        self.close(out, outbound, pool);
+        self.close(&mut out, outbound, pool);
         result
     }
 
@@ -151,31 +151,37 @@ impl Replies {
     /// call.
     #[inline(always)]
     pub fn open(&mut self, outbound: &mut ChunkQueue, pool: &mut Pool) -> Vec<u8> {
-        match &mut self.queue {
-            None => mem::take(outbound.back(pool)),
-            Some(queue) => Self::open_queued(queue, outbound, pool),
-        }
+        let back = match &mut self.queue {
+            None => outbound.back(pool),
+            Some(queue) => Self::back_queued(queue, outbound, pool),
+        };
+        mem::take(back)
     }
 
     #[inline(never)]
-    fn open_queued(queue: &mut Queue, outbound: &mut ChunkQueue, pool: &mut Pool) -> Vec<u8> {
+    fn back_queued<'b>(
+        queue: &'b mut Queue,
+        outbound: &'b mut ChunkQueue,
+        pool: &mut Pool,
+    ) -> &'b mut Vec<u8> {
+        if queue.slots.back().is_some_and(|slot| !matches!(slot.reply, Reply::Ready(_))) {
+            let bytes = pool.take();
+            queue.count(0, bytes.capacity());
+            queue.push(Reply::Ready(bytes));
+        }
         match queue.slots.back_mut().map(|slot| &mut slot.reply) {
-            None => mem::take(outbound.back(pool)),
             Some(Reply::Ready(bytes)) => {
-                let bytes = mem::take(bytes);
-                queue.uncount(bytes.len(), bytes.capacity());
+                queue.bytes -= bytes.len();
+                queue.held -= bytes.capacity();
                 bytes
             }
-            Some(Reply::Waiting | Reply::Long(_) | Reply::Pieces(_)) => {
-                queue.push(Reply::Ready(Vec::new()));
-                pool.take()
-            }
+            Some(Reply::Waiting | Reply::Long(_) | Reply::Pieces(_)) | None => outbound.back(pool),
         }
     }
 
-    /// Takes the buffer back from [`Replies::open`].
+    /// Takes out of `out` the buffer of [`Replies::open`].
     #[inline(always)]
-    pub fn close(&mut self, out: Vec<u8>, outbound: &mut ChunkQueue, pool: &mut Pool) {
+    pub fn close(&mut self, out: &mut Vec<u8>, outbound: &mut ChunkQueue, pool: &mut Pool) {
         match &mut self.queue {
             None => outbound.put_back(out, pool),
             Some(queue) => Self::close_queued(queue, out, outbound, pool),
@@ -183,19 +189,19 @@ impl Replies {
     }
 
     #[inline(never)]
-    fn close_queued(queue: &mut Queue, out: Vec<u8>, outbound: &mut ChunkQueue, pool: &mut Pool) {
+    fn close_queued(queue: &mut Queue, out: &mut Vec<u8>, outbound: &mut ChunkQueue, pool: &mut Pool) {
         match queue.slots.back_mut() {
             None => return outbound.put_back(out, pool),
             Some(_) if out.is_empty() => {
                 // The reply comes later. An empty slot would hold a buffer that is not counted.
                 queue.slots.pop_back();
-                return pool.give(out);
+                return pool.give(mem::take(out));
             }
             Some(_) => {}
         }
         queue.count(out.len(), out.capacity());
         if let Some(slot) = queue.slots.back_mut() {
-            slot.reply = Reply::Ready(out);
+            slot.reply = Reply::Ready(mem::take(out));
         }
     }
 

@@ -14,7 +14,7 @@ use crate::node::digest::sync;
 use crate::node::http;
 use crate::node::ids::ConnKey;
 use crate::node::schedule::cost_of_bytes;
-use crate::node::state::{Resolved, Scratch, State};
+use crate::node::state::{Scratch, State};
 use crate::node::versions::notices;
 use crate::wire::encoder::{Protocol, put_error};
 use crate::wire::http::is_request_line;
@@ -183,13 +183,14 @@ fn serve_line(
     }
 }
 
-/// The same for the request at the front of `input` in RESP; `is_intercepted`: it passes through the session.
+/// The same for the request at the front of `input` in RESP; `session`: the protocol, and whether it passes through the
+/// session.
 fn serve_resp(
     state: &mut State,
     now: Now,
     key: ConnKey,
     input: &[u8],
-    (protocol, is_intercepted): (Protocol, bool),
+    session: (Protocol, bool),
     scratch: &mut Scratch,
 ) -> Option<(usize, usize)> {
     if scratch.lookahead.requests.is_empty() {
@@ -203,7 +204,7 @@ fn serve_resp(
         let is_large = conn.progress.needed() > LARGE_BYTES && input.len() >= conn.progress.needed();
         if is_large && !has_room_for_request(input.len()) {
             // Its end is not known before it is parsed.
-            refuse(state, now, key, protocol, CloseReason::BuffersFull, OutOfMemory);
+            refuse(state, now, key, session.0, CloseReason::BuffersFull, OutOfMemory);
             return Some((input.len(), 1));
         }
         // Before AUTH the next request may come under other limits.
@@ -212,32 +213,36 @@ fn serve_resp(
             prefetch_requests(scratch, &state.keyspace, input, limits, request_limits(limits, true));
         }
     }
-    let (found, resolved) = match scratch.lookahead.requests.take(input) {
-        Some((request, resolved)) => (resp::parse::Parsed::Request(request), resolved),
-        None => {
-            let conn = state.conns.get_mut(key)?;
-            let limits = request_limits(&state.config.limits, conn.is_authenticated);
-            (scratch.resp.parse(input, &mut conn.progress, limits), Resolved::default())
-        }
-    };
-    match found {
+    if let Some((request, resolved)) = scratch.lookahead.requests.take(input) {
+        let cost = dispatch::execute_resp(state, now, key, session, request.args(), resolved);
+        return Some((request.consumed, cost));
+    }
+    serve_unparsed(state, now, key, input, session, &mut scratch.resp)
+}
+
+/// The same for a request that was not parsed with others: it is incomplete, or invalid, or the client has not
+/// authenticated.
+#[inline(never)]
+fn serve_unparsed(
+    state: &mut State,
+    now: Now,
+    key: ConnKey,
+    input: &[u8],
+    session: (Protocol, bool),
+    parser: &mut resp::parse::Parser,
+) -> Option<(usize, usize)> {
+    let conn = state.conns.get_mut(key)?;
+    let limits = request_limits(&state.config.limits, conn.is_authenticated);
+    match parser.parse(input, &mut conn.progress, limits) {
         resp::parse::Parsed::Partial { .. } => None,
         resp::parse::Parsed::Broken(error) => {
             let is_full = error == ProtocolError::NoMemory;
             let reason = if is_full { CloseReason::BuffersFull } else { CloseReason::Protocol };
-            refuse(state, now, key, protocol, reason, error);
+            refuse(state, now, key, session.0, reason, error);
             Some((input.len(), 1))
         }
         resp::parse::Parsed::Request(request) => {
-            // Each arm has arguments of its own, so that the most frequent one keeps them in registers.
-            let cost = if request.args().is_empty() {
-                1
-            } else if is_intercepted {
-                dispatch::execute_intercepted(state, now, key, protocol, request.args())
-            } else {
-                dispatch::execute_resp(state, now, key, protocol, request, resolved)
-            };
-            Some((request.consumed, cost))
+            Some((request.consumed, dispatch::execute_words(state, now, key, session, request.args())))
         }
     }
 }

@@ -13,8 +13,13 @@ pub enum Version {
     Three,
 }
 
+/// Writes the simple string `OK`.
+#[inline(always)]
+pub fn ok(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"+OK\r\n");
+}
+
 /// Writes a simple string, which must not contain CR or LF.
-#[inline]
 pub fn simple(out: &mut Vec<u8>, text: &str) {
     debug_assert!(!text.contains(['\r', '\n']), "{text:?} is not a simple string");
     out.push(b'+');
@@ -141,7 +146,7 @@ fn line(out: &mut Vec<u8>, mut value: u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Version, array, bulk, error, integer, map, null, null_array, set, simple, verbatim};
+    use super::{Version, array, bulk, error, integer, map, null, null_array, ok, set, simple, verbatim};
 
     /// The bytes that `write` writes in RESP2 and in RESP3.
     fn both(write: impl Fn(&mut Vec<u8>, Version)) -> [String; 2] {
@@ -155,13 +160,15 @@ mod tests {
     #[test]
     fn values_without_a_version_are_the_same_in_both() {
         let mut out = Vec::new();
-        simple(&mut out, "OK");
+        ok(&mut out);
+        simple(&mut out, "PONG");
         error(&mut out, "ERR", "unknown command 'a\r\nb'");
         bulk(&mut out, b"");
         bulk(&mut out, b"a\r\nb");
         array(&mut out, 0);
         array(&mut out, 1_048_576);
-        let text = "+OK\r\n-ERR unknown command 'a  b'\r\n$0\r\n\r\n$4\r\na\r\nb\r\n*0\r\n*1048576\r\n";
+        let text =
+            "+OK\r\n+PONG\r\n-ERR unknown command 'a  b'\r\n$0\r\n\r\n$4\r\na\r\nb\r\n*0\r\n*1048576\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), text);
     }
 

@@ -164,7 +164,7 @@ impl Parser {
         }
         if *progress == Progress::default() {
             if let Some(consumed) = self.walk_short(input, limits) {
-                return Parsed::Request(Request { input, spans: &self.spans, consumed });
+                return Parsed::Request(Request { input: &input[..consumed], spans: &self.spans, consumed });
             }
             self.spans.clear();
         }
@@ -179,7 +179,7 @@ impl Parser {
             Ok(true) => {
                 let consumed = progress.walked as usize;
                 *progress = Progress::default();
-                Parsed::Request(Request { input, spans: &self.spans, consumed })
+                Parsed::Request(Request { input: &input[..consumed], spans: &self.spans, consumed })
             }
             Ok(false) => Parsed::Partial { bytes: progress.needed as usize },
             Err(error) => Parsed::Broken(error),
@@ -306,10 +306,11 @@ impl<T: Copy> Batch<T> {
                     progress.walked as usize
                 }
             };
-            let known = resolve(Args::new(rest, &self.parser.spans[begin..]));
+            let (request, after) = rest.split_at(bytes);
+            let known = resolve(Args::new(request, &self.parser.spans[begin..]));
             begin = self.parser.spans.len();
             self.requests.push(Ahead { end: begin, bytes, known });
-            rest = &rest[bytes..];
+            rest = after;
         }
         self.requests.len()
     }
@@ -319,7 +320,7 @@ impl<T: Copy> Batch<T> {
         let &Ahead { end, bytes: consumed, known } = self.requests.get(self.taken)?;
         let spans = &self.parser.spans[self.begin..end];
         (self.taken, self.begin) = (self.taken + 1, end);
-        Some((Request { input, spans, consumed }, known))
+        Some((Request { input: &input[..consumed], spans, consumed }, known))
     }
 
     /// Whether no request is left.
