@@ -4,7 +4,7 @@ use super::Reactor;
 use crate::base::time::{Instant, Now};
 use crate::batch::SOCKETS_MAX;
 use crate::node::{Class, ConnKey};
-use crate::shell::socket::{Socket, WriteEnd};
+use crate::shell::socket::{LONE_PART_BYTES_MAX, PART_BYTES_MAX, Socket, WriteEnd};
 
 /// Maximum bytes of an output that is written in a batch: 100 µs for a batch of them.
 const BATCHED_WRITE_BYTES_MAX: usize = 16 * 1024;
@@ -69,11 +69,18 @@ impl Reactor {
     }
 
     /// Writes once to a connection.
-    fn write_alone(&mut self, now: Now, class: Class, key: ConnKey) {
+    pub(super) fn write_alone(&mut self, now: Now, class: Class, key: ConnKey) {
+        let part_max = if self.others_wait() { PART_BYTES_MAX } else { LONE_PART_BYTES_MAX };
         if let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_writable()) {
-            let end = socket.write_slices(self.node.outbound(key));
+            let end = socket.write_slices(self.node.outbound(key), part_max);
             self.has_written(now, class, key, end);
         }
+    }
+
+    /// Whether a connection has input to be carried out, or a short output to be written.
+    fn others_wait(&self) -> bool {
+        let waits = |class| self.has_input(class) || self.unflushed.shallow(class) > 0;
+        waits(Class::Links) || waits(Class::Clients)
     }
 
     /// Passes the result of a write to the node. A connection is queued again if its socket may accept more, and there is
