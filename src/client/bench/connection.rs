@@ -6,6 +6,7 @@
 use super::keys::{Texts, Value, put_number};
 use super::protocol::{Parsed, Protocol, Request};
 use crate::base::rng::Rng;
+use crate::batch::uninterrupted;
 use memchr::memchr;
 use mio::net::TcpStream;
 use std::collections::VecDeque;
@@ -13,7 +14,7 @@ use std::io::{self, ErrorKind, IoSlice, Write};
 use std::iter::once;
 
 /// Bytes of a value above which it is written without being copied.
-const COPY_BYTES_MAX: usize = 4 * 1024;
+pub(super) const COPY_BYTES_MAX: usize = 4 * 1024;
 
 /// Pieces of one write.
 const PIECES_MAX: usize = 16;
@@ -136,12 +137,33 @@ impl Connection {
         self.waiting.push_back(request);
     }
 
+    /// The bytes to write up to the next value that is not among them.
+    pub(super) fn unwritten(&self) -> &[u8] {
+        let Outbound { text, values, text_written, .. } = &self.outbound;
+        &text[*text_written..values.front().map_or(text.len(), |(at, _)| *at)]
+    }
+
+    /// Notes the result of a write; false: the socket accepts no more for now.
+    pub(super) fn has_written(
+        &mut self,
+        result: io::Result<usize>,
+        expected: &Expectation,
+    ) -> io::Result<bool> {
+        match result {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => self.outbound.advance(count, &expected.texts),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+
     /// Writes as much as the socket accepts.
     pub(super) fn flush(&mut self, expected: &Expectation) -> io::Result<()> {
-        let (out, texts) = (&mut self.outbound, &expected.texts);
-        while out.text_written < out.text.len() {
-            let wrote = match out.values.front() {
-                None => self.stream.write(&out.text[out.text_written..]),
+        while !self.outbound.text.is_empty() {
+            let (out, texts) = (&self.outbound, &expected.texts);
+            let result = uninterrupted(|| match out.values.front() {
+                None => (&self.stream).write(&out.text[out.text_written..]),
                 Some((at, number)) => {
                     let until = out.values.get(1).map_or(out.text.len(), |(next, _)| *next);
                     let value = texts.value(*number).pieces(out.value_written);
@@ -151,19 +173,13 @@ impl Connection {
                     let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
                     let places = pieces.iter_mut().zip(all);
                     let count = places.map(|(place, piece)| *place = IoSlice::new(piece)).count();
-                    self.stream.write_vectored(&pieces[..count])
+                    (&self.stream).write_vectored(&pieces[..count])
                 }
-            };
-            match wrote {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => out.advance(count, texts),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
+            });
+            if !self.has_written(result, expected)? {
+                return Ok(());
             }
         }
-        out.text.clear();
-        out.text_written = 0;
         Ok(())
     }
 
@@ -244,6 +260,10 @@ impl Outbound {
             self.values.pop_front();
         }
         self.text_written += count;
+        if self.text_written == self.text.len() {
+            self.text.clear();
+            self.text_written = 0;
+        }
     }
 }
 

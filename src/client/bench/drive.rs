@@ -3,12 +3,20 @@
 //! Closed loop: each connection sends as many requests as its pipeline is deep, takes all their replies, and sends
 //! the next. Open loop: requests are due at moments that do not depend on replies, and latency counts from these
 //! moments, so that a server that stalls is charged for what was delayed by it.
+//!
+//! Connections are read from and written to in batches of one system call. A reply counts as received right after the call
+//! that read its batch: it has arrived by then, and what is done with the other replies of the batch is not counted. A
+//! latency of the closed loop begins right before the call that writes its batch. So no latency is too short, and one may be
+//! too long by the reads and writes of 31 other connections, some 100 µs. With a call for each, the last of these would
+//! wait for the same reads and writes, one by one, and for the checks between them.
 
-use super::connection::{Connection, Expectation, Verdict};
+use super::connection::{COPY_BYTES_MAX, Connection, Expectation, Verdict};
 use super::keys::{Draw, Pick, Sizes, Texts};
 use super::protocol::{Protocol, Request};
+use super::schedule::Schedule;
 use crate::base::histogram::{Histogram, buckets};
 use crate::base::rng::Rng;
+use crate::batch::{Batch, SOCKETS_MAX};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustix::time::{ClockId, clock_gettime};
@@ -16,8 +24,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Bytes read at once.
+/// Bytes read at once, from all connections of a batch.
 const READ_BYTES: usize = 256 * 1024;
+
+/// Bytes of a request or reply around its key and value, at most.
+const FRAME_BYTES_MAX: usize = 32;
 
 /// Time without input after which a run fails.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -124,6 +135,16 @@ impl Plan {
         self.texts().value(number).pieces(0).collect::<Vec<_>>().concat()
     }
 
+    /// Connections per batch: as many as fit the buffer with the replies to their pipelines. Large values have single
+    /// calls: it is not the call that they cost.
+    fn batch_max(&self) -> usize {
+        if self.sizes.max() > COPY_BYTES_MAX {
+            return 1;
+        }
+        let bytes = self.pipeline * (self.sizes.max() + self.key_bytes + FRAME_BYTES_MAX);
+        (READ_BYTES / bytes).clamp(1, SOCKETS_MAX.min(self.connections))
+    }
+
     fn texts(&self) -> Texts {
         Texts::new(self.key_bytes, self.sizes.clone())
     }
@@ -210,37 +231,14 @@ struct Driver<'p> {
     is_over: bool,
     outstanding: u64,
     result: RunResult,
-}
-
-/// The moments at which requests of the open loop are due: at equal distances per connection, from a random first
-/// moment on.
-struct Schedule {
-    /// Nanoseconds of the first moment of each connection, which rise, and the connection.
-    phases: Vec<(u64, usize)>,
-    period_nanos: f64,
-    /// The number of the next request.
-    next: usize,
-}
-
-impl Schedule {
-    fn new(plan: &Plan, rate: f64) -> Self {
-        let mut rng = Rng::new(plan.seed);
-        let period_nanos = plan.connections as f64 * 1e9 / rate;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time within a period")]
-        let mut phase = || rng.below(period_nanos as u64);
-        let mut phases: Vec<_> = (0..plan.connections).map(|conn| (phase(), conn)).collect();
-        phases.sort_unstable();
-        Self { phases, period_nanos, next: 0 }
-    }
-
-    /// When the next request is due, and on which connection.
-    fn next(&self) -> (u64, usize) {
-        let (phase, conn) = self.phases[self.next % self.phases.len()];
-        let periods = (self.next / self.phases.len()) as f64 * self.period_nanos;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "nanoseconds of a run")]
-        let due = periods as u64 + phase;
-        (due, conn)
-    }
+    batch: Batch,
+    batch_max: usize,
+    /// The bytes of the reads of a batch.
+    scratch: Vec<u8>,
+    /// Connections to read from, at most `batch_max`.
+    readable: Vec<usize>,
+    /// Connections with requests to write, at most `batch_max`.
+    sending: Vec<usize>,
 }
 
 /// Carries out a plan. `observe` may end it with an error.
@@ -261,12 +259,11 @@ pub fn run(
     let mut poll = Poll::new().map_err(failed)?;
     let mut conns = connect(plan, &poll)?;
     let mut driver = Driver::new(plan);
-    let mut schedule = plan.rate.map(|rate| Schedule::new(plan, rate));
-    let mut scratch = vec![0; READ_BYTES];
+    let mut schedule = plan.rate.map(|rate| Schedule::new(plan.connections, rate, plan.seed));
     let mut events = Events::with_capacity(1_024);
     let begin = driver.begin;
     if schedule.is_none() {
-        conns.iter_mut().try_for_each(|conn| driver.send_batch(conn, 0)).map_err(failed)?;
+        driver.send_first(&mut conns).map_err(failed)?;
     }
     let (mut received_at, mut progress_at) = (begin, begin + plan.warm_up + PROGRESS_EVERY);
     let (mut recorded_from, mut cpu_from, mut idle) = (begin, thread_cpu(), Duration::ZERO);
@@ -316,15 +313,7 @@ pub fn run(
         } else {
             received_at = now;
         }
-        for event in &events {
-            let conn = &mut conns[event.token().0];
-            if event.is_writable() {
-                conn.flush(&driver.expected).map_err(failed)?;
-            }
-            if event.is_readable() {
-                driver.receive(conn, &mut scratch).map_err(failed)?;
-            }
-        }
+        driver.serve(&events, &mut conns).map_err(failed)?;
         if !events.is_empty() {
             known_until = Instant::now();
         }
@@ -394,6 +383,11 @@ impl<'p> Driver<'p> {
             is_over: false,
             outstanding: 0,
             result: RunResult::default(),
+            batch: Batch::new(),
+            batch_max: plan.batch_max(),
+            scratch: vec![0; READ_BYTES],
+            readable: Vec::with_capacity(SOCKETS_MAX),
+            sending: Vec::with_capacity(SOCKETS_MAX),
         }
     }
 
@@ -416,66 +410,139 @@ impl<'p> Driver<'p> {
         true
     }
 
-    /// Sends the next requests of a connection that has all its replies.
-    fn send_batch(&mut self, conn: &mut Connection, now: u64) -> io::Result<()> {
-        if self.is_over {
-            return Ok(());
+    /// Sends the first requests of the closed loop.
+    fn send_first(&mut self, conns: &mut [Connection]) -> io::Result<()> {
+        for from in (0..conns.len()).step_by(self.batch_max) {
+            self.sending.extend(from..conns.len().min(from + self.batch_max));
+            self.send_next(conns)?;
         }
-        for _ in 0..self.plan.pipeline {
-            if !self.put(conn, now) {
-                break;
-            }
+        Ok(())
+    }
+
+    /// Sends the next requests of the connections in [`Driver::sending`], which have all their replies.
+    fn send_next(&mut self, conns: &mut [Connection]) -> io::Result<()> {
+        let now = self.now();
+        for place in 0..self.sending.len() {
+            let conn = &mut conns[self.sending[place]];
+            let count = if self.is_over { 0 } else { self.plan.pipeline };
+            (0..count).all(|_| self.put(conn, now));
         }
-        conn.flush(&self.expected)
+        // At the end of a run there are no more requests.
+        self.sending.retain(|at| !conns[*at].unwritten().is_empty());
+        self.write(conns)?;
+        self.sending.clear();
+        Ok(())
     }
 
     /// Sends the requests that are due; returns whether there were any.
     fn send_due(&mut self, schedule: &mut Schedule, conns: &mut [Connection]) -> io::Result<bool> {
         let first = schedule.next;
-        for _ in 0..SEND_BATCH {
-            let (due, at) = schedule.next();
-            let now = nanos(self.begin.elapsed());
-            if due > now || self.is_over || self.outstanding >= OUTSTANDING_MAX {
-                break;
+        let mut now = self.now();
+        while schedule.next < first + SEND_BATCH && self.put_due(now, schedule, conns) {
+            self.write(conns)?;
+            let written = self.now();
+            let count = self.sending.len() as u64;
+            for (place, at) in (0..).zip(self.sending.drain(..)) {
+                // The system writes one after another.
+                let sent = now + (written - now) * place / count;
+                if let Some(request) = conns[at].waiting.back().filter(|_| self.is_recording) {
+                    self.result.late.add(sent - request.due_nanos, 1);
+                }
             }
-            let conn = &mut conns[at];
-            if !self.put(conn, due) {
-                break;
-            }
-            conn.flush(&self.expected)?;
-            schedule.next += 1;
-            if self.is_recording {
-                self.result.late.add(now - due, 1);
-            }
+            now = written;
         }
         Ok(schedule.next > first)
     }
 
-    /// Receives the replies on a connection, and sends the next requests in the closed loop.
-    fn receive(&mut self, conn: &mut Connection, scratch: &mut [u8]) -> io::Result<()> {
-        loop {
-            let count = match conn.stream.read(scratch) {
+    /// Appends requests that are due to their connections, and these, which differ, to [`Driver::sending`]; returns whether
+    /// there were any.
+    fn put_due(&mut self, now: u64, schedule: &mut Schedule, conns: &mut [Connection]) -> bool {
+        while self.sending.len() < self.batch_max {
+            let (due, at) = schedule.next();
+            if due > now || self.is_over || self.outstanding >= OUTSTANDING_MAX {
+                break;
+            }
+            if !self.put(&mut conns[at], due) {
+                break;
+            }
+            schedule.next += 1;
+            self.sending.push(at);
+        }
+        !self.sending.is_empty()
+    }
+
+    /// Writes the requests of the connections in [`Driver::sending`], as much as the sockets accept.
+    fn write(&mut self, conns: &mut [Connection]) -> io::Result<()> {
+        if self.sending.len() > 1 {
+            let writes = self.sending.iter().map(|&at| (&conns[at].stream, conns[at].unwritten()));
+            self.batch.write(writes);
+            for (place, &at) in self.sending.iter().enumerate() {
+                conns[at].has_written(self.batch.take(place), &self.expected)?;
+            }
+        }
+        // What is left, and that of a single connection.
+        self.sending.iter().try_for_each(|&at| conns[at].flush(&self.expected))
+    }
+
+    /// Reads from and writes to the connections with events.
+    fn serve(&mut self, events: &Events, conns: &mut [Connection]) -> io::Result<()> {
+        for event in events {
+            let at = event.token().0;
+            if event.is_writable() {
+                conns[at].flush(&self.expected)?;
+            }
+            if event.is_readable() {
+                self.readable.push(at);
+            }
+            while self.readable.len() >= self.batch_max {
+                self.receive(conns)?;
+            }
+        }
+        while !self.readable.is_empty() {
+            self.receive(conns)?;
+        }
+        Ok(())
+    }
+
+    /// Receives replies on the connections in [`Driver::readable`], and sends the next requests in the closed loop. Those
+    /// with more to read stay.
+    fn receive(&mut self, conns: &mut [Connection]) -> io::Result<()> {
+        let part_bytes = READ_BYTES / self.batch_max;
+        let sockets = self.readable.iter().map(|&at| &conns[at].stream);
+        self.batch.read(sockets, &mut self.scratch, part_bytes);
+        let now = self.now();
+        let mut left = 0;
+        for (place, part) in (0..self.readable.len()).zip(self.scratch.chunks(part_bytes)) {
+            let (at, result) = (self.readable[place], self.batch.take(place));
+            let conn = &mut conns[at];
+            let count = match result {
                 Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "it closed a connection")),
                 Ok(count) => count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(error),
             };
-            let now = nanos(self.begin.elapsed());
             let was_waiting = !conn.waiting.is_empty();
             let Self { expected, result, outstanding, is_recording, .. } = self;
-            conn.take(&scratch[..count], expected, &mut |request, verdict| {
+            conn.take(&part[..count], expected, &mut |request, verdict| {
                 *outstanding = outstanding.saturating_sub(1);
                 result.record(request, verdict, now, *is_recording);
             });
             if self.plan.rate.is_none() && was_waiting && conn.waiting.is_empty() {
-                self.send_batch(conn, now)?;
+                self.sending.push(at);
             }
             // A short read has drained the socket; what comes later is a new edge.
-            if count < scratch.len() {
-                return Ok(());
+            if count == part_bytes {
+                self.readable[left] = at;
+                left += 1;
             }
         }
+        self.readable.truncate(left);
+        if self.sending.is_empty() { Ok(()) } else { self.send_next(conns) }
+    }
+
+    /// Nanoseconds since the beginning.
+    fn now(&self) -> u64 {
+        nanos(self.begin.elapsed())
     }
 }
 
@@ -510,9 +577,16 @@ fn nanos(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Plan, RunResult, Schedule};
+    use super::{
+        Connection, Driver, Plan, READ_BYTES, RunResult, SEND_BATCH, SILENCE_MAX, Schedule, connect,
+    };
+    use crate::batch::SOCKETS_MAX;
     use crate::client::bench::protocol::Protocol;
-    use std::time::Duration;
+    use mio::{Events, Poll};
+    use socket2::SockRef;
+    use std::io::{self, ErrorKind, Read, Write};
+    use std::net::TcpListener;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn generator_that_was_the_bottleneck_says_so() {
@@ -526,18 +600,160 @@ mod tests {
         assert_eq!(result.bottleneck().unwrap(), "the generator was busy 97 % of the time");
     }
 
-    #[test]
-    fn requests_of_the_open_loop_are_due_at_the_rate_and_by_turns() {
-        let mut schedule = Schedule::new(&Plan::new(Vec::new(), Protocol::Resp), 1_000.0);
-        let mut counts = [0u32; 50];
-        let mut last = 0;
-        for _ in 0..1_000 {
-            let (due, conn) = schedule.next();
-            assert!(due >= last, "{due} after {last}");
-            (last, counts[conn]) = (due, counts[conn] + 1);
-            schedule.next += 1;
+    const REQUEST: &[u8] = b"*2\r\n$3\r\nGET\r\n$16\r\n0000000000000000\r\n";
+
+    fn plan(connections: usize, pipeline: usize) -> Plan {
+        Plan { connections, pipeline, is_echo: true, ..Plan::new(Vec::new(), Protocol::Resp) }
+    }
+
+    /// The generator, and a server that the test plays.
+    struct Rig<'p> {
+        poll: Poll,
+        driver: Driver<'p>,
+        conns: Vec<Connection>,
+        peers: Vec<std::net::TcpStream>,
+        /// Bytes that each peer has read.
+        requests: Vec<Vec<u8>>,
+        reply: Vec<u8>,
+    }
+
+    impl<'p> Rig<'p> {
+        /// Connections in batches of `batch_max`.
+        fn new(plan: &'p mut Plan, batch_max: usize) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            plan.addrs = vec![listener.local_addr().unwrap()];
+            let poll = Poll::new().unwrap();
+            let conns = connect(plan, &poll).unwrap();
+            let peers: Vec<_> = conns.iter().map(|_| listener.accept().unwrap().0).collect();
+            peers.iter().for_each(|peer| peer.set_nonblocking(true).unwrap());
+            let mut driver = Driver::new(plan);
+            (driver.is_recording, driver.batch_max) = (true, batch_max);
+            let mut reply = Vec::new();
+            let tail = plan.protocol.put_hit(&mut reply, b"", plan.value(0).len());
+            reply.extend_from_slice(&[&plan.value(0), tail].concat());
+            let requests = vec![Vec::new(); peers.len()];
+            Self { poll, driver, conns, peers, requests, reply }
         }
-        assert!((950_000_000..1_000_000_000).contains(&last), "{last}");
-        assert!(counts.iter().all(|count| *count == 20), "{counts:?}");
+
+        /// One iteration of the loop; `wait_ms` is the longest time without an event.
+        fn serve(&mut self, wait_ms: u64) -> io::Result<()> {
+            let mut events = Events::with_capacity(1_024);
+            self.poll.poll(&mut events, Some(Duration::from_millis(wait_ms)))?;
+            self.driver.serve(&events, &mut self.conns)
+        }
+
+        /// Has a peer read until it has so many requests in total, and no more, while the generator writes.
+        fn expect(&mut self, peer: usize, requests: usize) {
+            let begin = Instant::now();
+            loop {
+                let read = self.peers[peer].read_to_end(&mut self.requests[peer]);
+                assert!(read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+                if self.requests[peer].len() >= requests * REQUEST.len() {
+                    break;
+                }
+                assert!(begin.elapsed() < SILENCE_MAX, "{} bytes", self.requests[peer].len());
+                self.serve(0).unwrap();
+            }
+            let is_request = |text: &[u8]| text.starts_with(&REQUEST[..20]) && text.ends_with(b"\r\n");
+            assert!(self.requests[peer].chunks(REQUEST.len()).all(is_request));
+            assert_eq!(self.requests[peer].len(), requests * REQUEST.len());
+        }
+
+        /// Has a peer reply to some requests in one write, which has arrived on return.
+        fn reply(&mut self, peer: usize, requests: usize) {
+            let replies = self.reply.repeat(requests);
+            assert_eq!(self.peers[peer].write(&replies).unwrap(), replies.len());
+            let (begin, mut arrived) = (Instant::now(), vec![0; replies.len()]);
+            while self.conns[peer].stream.peek(&mut arrived).ok() != Some(replies.len()) {
+                assert!(begin.elapsed() < SILENCE_MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn all_ready_connections_are_served_in_batches_of_any_size() {
+        for batch_max in [1, 7, SOCKETS_MAX] {
+            let mut plan = plan(100, 3);
+            let mut rig = Rig::new(&mut plan, batch_max);
+            rig.driver.send_first(&mut rig.conns).unwrap();
+            (0..100).for_each(|peer| rig.expect(peer, 3));
+            std::thread::sleep(Duration::from_millis(20));
+            (0..100).for_each(|peer| rig.reply(peer, 3));
+            rig.serve(10_000).unwrap();
+            let result = &rig.driver.result;
+            assert_eq!((result.times.count(), &result.first_wrong), (300, &None), "{batch_max}");
+            assert!(result.quantile(0.0) >= Duration::from_millis(19), "{batch_max}");
+            (0..100).for_each(|peer| rig.expect(peer, 6));
+            assert_eq!(rig.driver.outstanding, 300);
+        }
+    }
+
+    #[test]
+    fn replies_beyond_the_part_of_their_connection_are_read() {
+        let mut plan = plan(40, 400);
+        let mut rig = Rig::new(&mut plan, SOCKETS_MAX);
+        assert!(400 * rig.reply.len() > 3 * READ_BYTES / SOCKETS_MAX);
+        rig.driver.send_first(&mut rig.conns).unwrap();
+        for peer in (0..40).step_by(2) {
+            rig.expect(peer, 400);
+            rig.reply(peer, 400);
+        }
+        rig.serve(10_000).unwrap();
+        let result = &rig.driver.result;
+        assert_eq!((result.times.count(), &result.first_wrong), (20 * 400, &None));
+    }
+
+    #[test]
+    fn requests_that_sockets_do_not_accept_at_once_follow() {
+        let mut plan = plan(40, 5_000);
+        let mut rig = Rig::new(&mut plan, SOCKETS_MAX);
+        for conn in &rig.conns {
+            SockRef::from(&conn.stream).set_send_buffer_size(4_096).unwrap();
+        }
+        rig.driver.send_first(&mut rig.conns).unwrap();
+        assert!(rig.conns.iter().all(|conn| !conn.unwritten().is_empty()));
+        (0..40).for_each(|peer| rig.expect(peer, 5_000));
+    }
+
+    #[test]
+    fn requests_that_are_due_are_sent_by_turns() {
+        for connections in [3, 40] {
+            let mut plan = plan(connections, 1);
+            let batch_max = plan.batch_max();
+            let mut rig = Rig::new(&mut plan, batch_max);
+            let mut schedule = Schedule::new(connections, 1e9, 1);
+            std::thread::sleep(Duration::from_millis(1));
+            assert!(rig.driver.send_due(&mut schedule, &mut rig.conns).unwrap());
+            let sent = schedule.next;
+            assert!((SEND_BATCH..SEND_BATCH + batch_max).contains(&sent), "{sent}");
+            assert_eq!((rig.driver.result.late.count(), rig.driver.outstanding), (sent as u64, sent as u64));
+            assert!(rig.driver.result.late.quantile(0.0) > Duration::from_micros(900));
+            let mut counts = vec![0; connections];
+            for number in 0..sent {
+                schedule.next = number;
+                counts[schedule.next().1] += 1;
+            }
+            (0..).zip(counts).for_each(|(peer, count)| rig.expect(peer, count));
+        }
+    }
+
+    #[test]
+    fn connection_that_breaks_in_the_middle_of_a_batch_ends_the_run() {
+        for (is_read, kinds) in [
+            (true, &[ErrorKind::UnexpectedEof][..]),
+            (false, &[ErrorKind::ConnectionReset, ErrorKind::BrokenPipe]),
+        ] {
+            let mut plan = plan(40, 1);
+            let mut rig = Rig::new(&mut plan, SOCKETS_MAX);
+            rig.driver.send_first(&mut rig.conns).unwrap();
+            // A peer that has not read all that was sent resets the connection.
+            if is_read {
+                rig.expect(20, 1);
+            }
+            (0..40).filter(|peer| *peer != 20).for_each(|peer| rig.reply(peer, 1));
+            rig.peers.remove(20);
+            let error = (0..10).find_map(|_| rig.serve(1_000).err()).unwrap();
+            assert!(kinds.contains(&error.kind()), "{error}");
+        }
     }
 }

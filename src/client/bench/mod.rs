@@ -10,6 +10,7 @@ mod keys;
 mod options;
 mod protocol;
 mod report;
+mod schedule;
 
 pub use drive::{End, Moment, Plan, RunResult, Times, run};
 pub use keys::{Pick, Sizes, ZIPF_USUAL};
