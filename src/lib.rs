@@ -9,7 +9,7 @@
 //! main      arguments, configuration, logger, exit code
 //! client    subcommands that talk to a running node, and load it
 //!           ask  bench/connection  bench/drive  bench/keys  bench/mod  bench/options  bench/protocol
-//!           bench/report  connection  reply  table  terminal  top
+//!           bench/report  bench/schedule  connection  reply  table  terminal  top
 //! shell     the only code that knows mio, sockets and real time
 //!           clock  fd_limit  listener  lobby  log_output  reactor/input  reactor/new_connections
 //!           reactor/output  reactor  resolver  signals  socket
