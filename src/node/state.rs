@@ -82,12 +82,19 @@ pub(in crate::node) struct RecentName {
 }
 
 /// What is known of a request in RESP before it is executed.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(in crate::node) struct Resolved {
-    /// The row of its command in the table; `None` if it has a topic, long arguments or an error.
-    pub(in crate::node) row: Option<u8>,
+    /// The row of its command in the table; beyond its end if the command has a topic, long arguments or an error.
+    pub(in crate::node) row: usize,
     /// The hash of its only key, if that was prefetched.
     pub(in crate::node) hash: Option<KeyHash>,
+}
+
+impl Default for Resolved {
+    /// Nothing is known.
+    fn default() -> Self {
+        Self { row: usize::MAX, hash: None }
+    }
 }
 
 /// The hashes of the keys of queued requests, the first `count`.

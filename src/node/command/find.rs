@@ -86,7 +86,7 @@ pub(in crate::node) fn find_plain_command(
 /// The command of a request that was parsed before.
 #[inline]
 pub(in crate::node) fn resolved(request: Resolved) -> Option<&'static Command> {
-    TABLE.rows.get(usize::from(request.row?))
+    TABLE.rows.get(request.row)
 }
 
 /// The general case of [`find_command`]: topics, long arguments, and errors.

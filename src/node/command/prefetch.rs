@@ -65,7 +65,7 @@ impl<'s> Seen<'s> {
         let Some(command) = find_plain_command(words, limits, self.recent) else {
             return Resolved::default();
         };
-        let row = u8::try_from(command.index).ok();
+        let row = command.index;
         if !self.is_worth_it {
             return Resolved { row, hash: None };
         }

@@ -23,6 +23,15 @@ use crate::wire::resp;
 use crate::wire::resp::parse::{Progress, ProtocolError, RequestLimits};
 use memchr::memchr;
 use std::fmt::Display;
+use std::num::NonZeroUsize;
+
+/// The bytes of an executed request, and its cost in keys, 0 if it waits for the replies to earlier ones; `None` if it is
+/// incomplete. In two registers.
+type Served = Option<(NonZeroUsize, usize)>;
+
+fn served(bytes: usize, cost: usize) -> Served {
+    Some((NonZeroUsize::new(bytes)?, cost))
+}
 
 /// Executes requests from the front of `input` until it holds no whole one, the step's budget is spent, the connection
 /// has to wait, or it has become a link. Returns the bytes processed.
@@ -82,14 +91,16 @@ fn serve_requests(
         if is_new {
             conn.protocol = protocol_of(rest);
         }
-        let served = match conn.speaks() {
+        let done = match conn.speaks() {
             ClientProtocol::Commands(Protocol::Lines) if is_new && rest.starts_with(&TLS_HANDSHAKE) => {
                 let sentence =
                     "this port does not speak TLS, https:// and rediss:// neither; use http:// or redis://";
                 refuse(state, now, key, Protocol::Lines, CloseReason::Protocol, sentence);
-                Some((rest.len(), 1))
+                served(rest.len(), 1)
             }
-            ClientProtocol::Http => http::serve(state, now, key, rest),
+            ClientProtocol::Http => {
+                http::serve(state, now, key, rest).and_then(|(bytes, cost)| served(bytes, cost))
+            }
             ClientProtocol::Commands(Protocol::Lines) => {
                 serve_line(state, now, key, rest, is_authenticated, scratch)
             }
@@ -97,7 +108,7 @@ fn serve_requests(
                 serve_resp(state, now, key, rest, (protocol, is_intercepted), scratch)
             }
         };
-        let Some((consumed, cost)) = served else { break };
+        let Some((consumed, cost)) = done else { break };
         if cost == 0 {
             // The request waits for the replies to earlier ones, and is parsed again after them.
             if let Some(conn) = state.conns.get_mut(key) {
@@ -105,7 +116,7 @@ fn serve_requests(
             }
             break;
         }
-        at += consumed;
+        at += consumed.get();
         keys += cost + state.keyspace.take_uncharged();
         let head = state.keyspace.changelog().head().seq;
         if head != additions {
@@ -154,7 +165,7 @@ fn serve_line(
     input: &[u8],
     is_authenticated: bool,
     scratch: &mut Scratch,
-) -> Option<(usize, usize)> {
+) -> Served {
     let (limit, setting) = line_limit(&state.config.limits, is_authenticated);
     let found = match scratch.lookahead.next_line() {
         Some(end) => parse_until(input, end, limit as usize),
@@ -168,17 +179,17 @@ fn serve_line(
         Parsed::TooLong => {
             let sentence = format!("line longer than {limit} bytes ({setting})");
             refuse(state, now, key, Protocol::Lines, CloseReason::Protocol, sentence);
-            Some((input.len(), 1))
+            served(input.len(), 1)
         }
         Parsed::Line(line) if !has_room_for_request(line.consumed) => {
             let id = line.request().and_then(Result::ok).map(|request| request.id);
             decline(state, key, Protocol::Lines, id.unwrap_or_default());
-            Some((line.consumed, 1))
+            served(line.consumed, 1)
         }
         Parsed::Line(line) => {
             prefetch_lines(scratch, &state.keyspace, &input[line.consumed..]);
             let cost = dispatch::execute_line(state, now, key, line, is_authenticated, &mut scratch.line);
-            Some((line.consumed, cost))
+            served(line.consumed, cost)
         }
     }
 }
@@ -192,12 +203,12 @@ fn serve_resp(
     input: &[u8],
     session: (Protocol, bool),
     scratch: &mut Scratch,
-) -> Option<(usize, usize)> {
+) -> Served {
     if scratch.lookahead.requests.is_empty() {
         let conn = state.conns.get_mut(key)?;
         match input {
             // An empty line, which redis-cli --pipe sends before its last request.
-            [b'\r', b'\n', ..] => return Some((2, 1)),
+            [b'\r', b'\n', ..] => return served(2, 1),
             [b'\r'] => return None,
             _ => {}
         }
@@ -205,7 +216,7 @@ fn serve_resp(
         if is_large && !has_room_for_request(input.len()) {
             // Its end is not known before it is parsed.
             refuse(state, now, key, session.0, CloseReason::BuffersFull, OutOfMemory);
-            return Some((input.len(), 1));
+            return served(input.len(), 1);
         }
         // Before AUTH the next request may come under other limits.
         if conn.is_authenticated && conn.progress == Progress::default() {
@@ -215,7 +226,7 @@ fn serve_resp(
     }
     if let Some((request, resolved)) = scratch.lookahead.requests.take(input) {
         let cost = dispatch::execute_resp(state, now, key, session, request.args(), resolved);
-        return Some((request.consumed, cost));
+        return served(request.consumed, cost);
     }
     serve_unparsed(state, now, key, input, session, &mut scratch.resp)
 }
@@ -230,7 +241,7 @@ fn serve_unparsed(
     input: &[u8],
     session: (Protocol, bool),
     parser: &mut resp::parse::Parser,
-) -> Option<(usize, usize)> {
+) -> Served {
     let conn = state.conns.get_mut(key)?;
     let limits = request_limits(&state.config.limits, conn.is_authenticated);
     match parser.parse(input, &mut conn.progress, limits) {
@@ -239,10 +250,11 @@ fn serve_unparsed(
             let is_full = error == ProtocolError::NoMemory;
             let reason = if is_full { CloseReason::BuffersFull } else { CloseReason::Protocol };
             refuse(state, now, key, session.0, reason, error);
-            Some((input.len(), 1))
+            served(input.len(), 1)
         }
         resp::parse::Parsed::Request(request) => {
-            Some((request.consumed, dispatch::execute_words(state, now, key, session, request.args())))
+            let cost = dispatch::execute_words(state, now, key, session, request.args());
+            served(request.consumed, cost)
         }
     }
 }
