@@ -2,7 +2,7 @@
 
 use crate::limits::CLIENTS_LISTED_MAX;
 use crate::node::command::error::CommandError;
-use crate::node::command::row::{Call, CommandResult, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect, Further};
 use crate::node::conn::connection::{ClientProtocol, Conn};
 use crate::node::conn::phase::CloseReason;
 use crate::node::conn::session::{Answers, Session, Text, Transaction};
@@ -260,7 +260,7 @@ pub(super) fn kill<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
     } else {
         call.reply.count(killed.len());
     }
-    Ok(if killed.contains(&call.conn) { Effect::Close } else { Effect::Reply })
+    Ok(if killed.contains(&call.conn) { Further::Close.into() } else { Effect::Reply })
 }
 
 fn filter<'a>(call: &Call<'a>) -> Result<Filter<'a>, CommandError<'a>> {

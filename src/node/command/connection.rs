@@ -3,7 +3,7 @@
 use crate::node::command::client::check_name;
 use crate::node::command::error::{CommandError, NO_INTEGER};
 use crate::node::command::login::{USER, authenticate};
-use crate::node::command::row::{Call, CommandResult, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect, Further};
 use crate::node::conn::session::Text;
 use crate::node::state::State;
 use crate::wire::encoder::Protocol;
@@ -36,13 +36,13 @@ pub(super) fn ping<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> 
 /// QUIT.
 pub(super) fn quit<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.ok();
-    Ok(Effect::Close)
+    Ok(Further::Close.into())
 }
 
 /// REQUEST disconnect: QUIT with another reply.
 pub(super) fn disconnect<'a>(_: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     call.reply.text("bye");
-    Ok(Effect::Close)
+    Ok(Further::Close.into())
 }
 
 /// AUTH password, and in RESP AUTH user password.
@@ -54,7 +54,7 @@ pub(super) fn auth<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
         (_, _, _) => return Err(CommandError::Syntax(call.command.name, b"")),
     }
     call.reply.ok();
-    Ok(Effect::Authenticate)
+    Ok(Further::Authenticate.into())
 }
 
 /// HELLO [version [AUTH user password] [SETNAME name]]: sets the protocol, from this reply on, and describes the node.
@@ -112,7 +112,7 @@ pub(super) fn hello<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
     }
     reply.bulk(b"modules");
     reply.array(0);
-    Ok(Effect::Authenticate)
+    Ok(Further::Authenticate.into())
 }
 
 /// ECHO.

@@ -9,7 +9,7 @@ use crate::node::command::find::{arg_limits, find_command, find_verb, resolved};
 use crate::node::command::forwarding;
 use crate::node::command::login;
 use crate::node::command::read;
-use crate::node::command::row::{Access, Call, Command, CommandResult, Effect, Scope};
+use crate::node::command::row::{Access, Call, Command, Effect, Further, Scope};
 use crate::node::command::table::TABLE;
 use crate::node::command::tasks;
 use crate::node::command::transaction;
@@ -223,12 +223,14 @@ fn execute_silently<'a>(
     let State { conns, pool, .. } = state;
     let Some(conn) = conns.get_mut(key) else { return cost };
     match outcome {
-        Ok(Effect::Authenticate) => {
+        Ok(Effect::Further(Further::Authenticate)) => {
             conn.authenticate();
             conn.set_protocol(protocol);
         }
-        Ok(Effect::Close) if conn.is_serving() => conn.begin_closing(CloseReason::Quit, now.mono, pool),
-        Ok(Effect::Transact) => {
+        Ok(Effect::Further(Further::Close)) if conn.is_serving() => {
+            conn.begin_closing(CloseReason::Quit, now.mono, pool);
+        }
+        Ok(Effect::Further(Further::Transact)) => {
             let requests = transaction::end(conn);
             if let Some(plan) = forwarding::plan(state, now, requests.iter()) {
                 forwarding::begin_transaction(state, now, key, protocol, false, requests, plan);
@@ -397,33 +399,56 @@ fn execute(state: &mut State, now: Now, key: ConnKey, request: Request<'_>) -> u
         Err(CommandError::Unauthenticated)
     };
     let cost = call.cost();
-    if let Ok(Effect::Reply) = outcome {
+    match outcome {
         // There is nothing to drop, which the compiler does not see.
-        mem::forget(outcome);
-        state.latency.executed(command.class(), command.index);
-        give_back(state, now, key, call.reply.end_in_place(), unsent_before);
-        return cost;
+        done @ Ok(Effect::Reply) => mem::forget(done),
+        Ok(Effect::Further(further)) => {
+            let queries_before = state.mesh.lookups.queries();
+            let cost = cost.saturating_add(apply_effect(state, call, id, further, unsent_before));
+            return cost.saturating_add(state.mesh.lookups.queries_since(queries_before));
+        }
+        Err(error) => {
+            fail(state, call, &error, unsent_before);
+            return cost;
+        }
     }
-    let queries_before = state.mesh.lookups.queries();
-    let cost = cost.saturating_add(apply_effect(state, call, id, outcome, unsent_before));
-    cost.saturating_add(state.mesh.lookups.queries_since(queries_before))
+    state.latency.executed(command.class(), command.index);
+    give_back(state, now, key, call.reply.end_in_place(), unsent_before);
+    cost
+}
+
+/// Replies with the error of a call.
+#[cold]
+fn fail(state: &mut State, call: Call<'_>, error: &CommandError<'_>, unsent_before: usize) {
+    let Call { now, conn: key, command, reply, .. } = call;
+    if let CommandError::WrongPassword | CommandError::TooManyFailures(_) = error {
+        let answer = Encoder::resume(Vec::new(), &reply.head());
+        let answer = put_error(state, answer, error);
+        give_back(state, now, key, &mut reply.discard(), unsent_before);
+        measure::note_written(state, now, key);
+        login::refuse(state, now, key, answer);
+        limit_unauthenticated(state, now, key, unsent_before);
+    } else {
+        state.latency.executed(command.class(), command.index);
+        let mut out = put_error(state, reply, error);
+        give_back(state, now, key, &mut out, unsent_before);
+    }
 }
 
 /// Applies the effect of a call that has not written its whole reply, or that has changed its connection. Returns the
 /// cost of that, in keys.
 #[inline(never)]
-fn apply_effect<'a>(
+fn apply_effect(
     state: &mut State,
-    call: Call<'a>,
+    call: Call<'_>,
     id: &[u8],
-    outcome: CommandResult<'a>,
+    further: Further,
     unsent_before: usize,
 ) -> usize {
     let Call { now, conn: key, command, args, .. } = call;
     let protocol = call.reply.protocol();
-    match outcome {
-        Ok(Effect::Reply) => give_back(state, now, key, &mut call.reply.end(), unsent_before),
-        Ok(Effect::Authenticate) => {
+    match further {
+        Further::Authenticate => {
             // Before the reply is written: the limits of unauthenticated connections must not count it.
             if let Some(conn) = state.conns.get_mut(key) {
                 conn.authenticate();
@@ -431,63 +456,50 @@ fn apply_effect<'a>(
             }
             give_back(state, now, key, &mut call.reply.end(), unsent_before);
         }
-        Ok(Effect::Close) => {
+        Further::Close => {
             give_back(state, now, key, &mut call.reply.end(), unsent_before);
             let State { conns, pool, .. } = state;
             if let Some(conn) = conns.get_mut(key).filter(|conn| conn.is_serving()) {
                 conn.begin_closing(CloseReason::Quit, now.mono, pool);
             }
         }
-        Ok(Effect::LookUp(form, first_absent)) => {
+        Further::LookUp(form, first_absent) => {
             let (head, keys) = (call.reply.head(), call.args);
             give_back(state, now, key, &mut call.reply.discard(), unsent_before);
             measure::note_written(state, now, key);
             read::begin_pending(state, now, key, head, keys, form, first_absent);
             measure::note_held(state, now, key, CommandClass::Lookup, command.index);
         }
-        Ok(Effect::Show(shown)) => {
+        Further::Show(shown) => {
             let head = call.reply.head();
             give_back(state, now, key, &mut call.reply.discard(), unsent_before);
             measure::note_written(state, now, key);
             pending::begin_shown(state, key, head, shown.form, shown.parts);
             measure::note_held(state, now, key, command.class(), command.index);
         }
-        Ok(Effect::DumpFilter) => {
+        Further::DumpFilter => {
             let head = call.reply.head();
             give_back(state, now, key, &mut call.reply.discard(), unsent_before);
             measure::note_written(state, now, key);
             tasks::begin_filter_dump(state, key, head);
             measure::note_held(state, now, key, CommandClass::Scan, command.index);
         }
-        Ok(Effect::Scan(scan)) => {
+        Further::Scan(scan) => {
             let head = call.reply.head();
             give_back(state, now, key, &mut call.reply.discard(), unsent_before);
             measure::note_written(state, now, key);
             tasks::begin_scan(state, key, head, scan);
             measure::note_held(state, now, key, CommandClass::Scan, command.index);
         }
-        Ok(Effect::Handshake) => {
+        Further::Handshake => {
             let is_first = state.conns.get_mut(key).is_some_and(Conn::requested);
             give_back(state, now, key, &mut call.reply.discard(), unsent_before);
             handshake::requested(state, now, key, id, args.get(0).unwrap_or_default(), is_first);
             limit_unauthenticated(state, now, key, unsent_before);
         }
-        Ok(Effect::Transact) => {
+        Further::Transact => {
             give_back(state, now, key, &mut call.reply.discard(), unsent_before);
             return transact(state, now, key, protocol);
-        }
-        Err(error @ (CommandError::WrongPassword | CommandError::TooManyFailures(_))) => {
-            let answer = Encoder::resume(Vec::new(), &call.reply.head());
-            let answer = put_error(state, answer, &error);
-            give_back(state, now, key, &mut call.reply.discard(), unsent_before);
-            measure::note_written(state, now, key);
-            login::refuse(state, now, key, answer);
-            limit_unauthenticated(state, now, key, unsent_before);
-        }
-        Err(error) => {
-            state.latency.executed(command.class(), command.index);
-            let mut out = put_error(state, call.reply, &error);
-            give_back(state, now, key, &mut out, unsent_before);
         }
     }
     0

@@ -14,7 +14,7 @@ use crate::node::command::error::{CommandError, seconds};
 use crate::node::command::find::{find_command, find_for_peer};
 use crate::node::command::keys;
 use crate::node::command::read::read_here;
-use crate::node::command::row::{Access, Call, Command, Effect, Scope};
+use crate::node::command::row::{Access, Call, Command, Effect, Further, Scope};
 use crate::node::command::table::TABLE;
 use crate::node::conn::pending;
 use crate::node::conn::pending::store_part;
@@ -556,11 +556,11 @@ pub(in crate::node) fn carry_out_one(
         Call { now, conn, command, table: &TABLE, args, hash: None, reply: Encoder::part(protocol) };
     let is_error = match call.run(state) {
         Ok(Effect::Reply) => false,
-        Ok(Effect::LookUp(form, _)) => {
+        Ok(Effect::Further(Further::LookUp(form, _))) => {
             read_here(state, &mut call, &form, &mut values);
             false
         }
-        Ok(Effect::Show(shown)) => {
+        Ok(Effect::Further(Further::Show(shown))) => {
             shown.form.begin(&mut call.reply, shown.parts.len());
             for (word, answer) in shown.parts {
                 if let Answer::Found { value, until } = answer {
@@ -572,14 +572,14 @@ pub(in crate::node) fn carry_out_one(
             }
             false
         }
-        Ok(
-            Effect::Close
-            | Effect::Authenticate
-            | Effect::DumpFilter
-            | Effect::Scan(_)
-            | Effect::Handshake
-            | Effect::Transact,
-        ) => {
+        Ok(Effect::Further(
+            Further::Close
+            | Further::Authenticate
+            | Further::DumpFilter
+            | Further::Scan(_)
+            | Further::Handshake
+            | Further::Transact,
+        )) => {
             CommandError::Plain("not a command on keys").write(&mut call.reply);
             true
         }

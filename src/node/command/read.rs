@@ -7,7 +7,7 @@ use crate::base::chunk_queue::ChunkQueue;
 use crate::base::time::Now;
 use crate::limits::LONG_REPLY_BYTES;
 use crate::node::command::error::CommandError;
-use crate::node::command::row::{Call, CommandResult, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect, Further};
 use crate::node::conn::pending;
 use crate::node::ids::ConnKey;
 use crate::node::lookup::answers::Answer;
@@ -21,7 +21,7 @@ use crate::wire::args::Args;
 use crate::wire::encoder::ReplyHead;
 use crate::wire::frame::Wanted;
 
-/// Writes the reply for the keys of a call, or returns [`Effect::LookUp`]. Inlined, so that the form is a constant per
+/// Writes the reply for the keys of a call, or returns [`Further::LookUp`]. Inlined, so that the form is a constant per
 /// command.
 #[inline(always)]
 pub(in crate::node) fn read<'a>(
@@ -99,7 +99,7 @@ fn read_key<'a>(
 fn look_up<'a>(state: &State, call: &Call<'a>, form: &KeyReply, at: usize) -> CommandResult<'a> {
     let lookups_max = state.config.limits.lookups_max;
     if state.mesh.lookups.has_room(call.args.len(), lookups_max as usize) {
-        Ok(Effect::LookUp(*form, at))
+        Ok(Further::LookUp(*form, at).into())
     } else {
         Err(CommandError::TooManyLookups(lookups_max))
     }

@@ -194,6 +194,19 @@ pub struct Call<'a> {
 pub enum Effect {
     /// The reply is written.
     Reply,
+    /// Something is left to do.
+    Further(Further),
+}
+
+impl From<Further> for Effect {
+    fn from(further: Further) -> Self {
+        Self::Further(further)
+    }
+}
+
+/// What is left to do for a connection after a call.
+#[derive(Debug)]
+pub enum Further {
     /// The reply is written, and the connection closes after it.
     Close,
     /// The reply is written; the connection is authenticated and changes to the protocol of the encoder.

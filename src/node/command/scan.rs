@@ -3,7 +3,7 @@
 use crate::base::glob::Pattern;
 use crate::node::command::error::CommandError;
 use crate::node::command::key_scan::KeyScan;
-use crate::node::command::row::{Call, CommandResult, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect, Further};
 use crate::node::state::State;
 use crate::node::versions::floor;
 use crate::store::ScanCursor;
@@ -71,7 +71,7 @@ fn compiled(pattern: &[u8]) -> Result<Option<Pattern>, CommandError<'static>> {
 /// Does the first step of a scan, and replies if the scan is complete.
 fn begin<'a>(state: &State, call: &mut Call<'a>, mut scan: KeyScan) -> CommandResult<'a> {
     if !scan.step(&state.keyspace, call.now) {
-        return Ok(Effect::Scan(Box::new(scan)));
+        return Ok(Further::Scan(Box::new(scan)).into());
     }
     scan.put(&mut call.reply);
     call.check_length(state)?;

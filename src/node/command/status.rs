@@ -4,7 +4,7 @@ use crate::base::time::Now;
 use crate::filter::changelog::Position;
 use crate::limits::CLOCK_AHEAD_MAX_MS;
 use crate::node::command::error::CommandError;
-use crate::node::command::row::{Call, CommandResult, Effect};
+use crate::node::command::row::{Call, CommandResult, Effect, Further};
 use crate::node::conn::measure;
 use crate::node::history::{Span, Summary};
 use crate::node::ids::NodeId;
@@ -395,16 +395,16 @@ pub(super) fn peers<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult
 
 /// REQUEST bloomfilter: a dump of the own filter.
 pub(super) fn filter<'a>(_: &mut State, _: &mut Call<'a>) -> CommandResult<'a> {
-    Ok(Effect::DumpFilter)
+    Ok(Further::DumpFilter.into())
 }
 
 /// REQUEST connect: with arguments the handshake of a node, without them the same as REQUEST bloomfilter.
 pub(super) fn connect<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<'a> {
     if !call.args.is_empty() {
-        return Ok(Effect::Handshake);
+        return Ok(Further::Handshake.into());
     }
     match state.conns.get(call.conn) {
-        Some(conn) if conn.is_authenticated() => Ok(Effect::DumpFilter),
+        Some(conn) if conn.is_authenticated() => Ok(Further::DumpFilter.into()),
         Some(_) | None => Err(CommandError::Unauthenticated),
     }
 }

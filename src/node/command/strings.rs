@@ -4,7 +4,7 @@ use crate::base::time::Now;
 use crate::limits::LONG_REPLY_BYTES;
 use crate::node::command::error::{BadSeconds, CommandError, seconds};
 use crate::node::command::read::read;
-use crate::node::command::row::{Call, CommandResult, Effect, Shown};
+use crate::node::command::row::{Call, CommandResult, Effect, Further, Shown};
 use crate::node::command::time::TimeForm;
 use crate::node::lookup::answers::Answer;
 use crate::node::lookup::key_reply::{Found, KeyReply, Shape};
@@ -170,7 +170,7 @@ fn set_and_show<'a>(
     }
     state.keyspace.keep_up(call.now);
     call.reply.count(count);
-    Ok(if shown.parts.is_empty() { Effect::Reply } else { Effect::Show(Box::new(shown)) })
+    Ok(if shown.parts.is_empty() { Effect::Reply } else { Further::Show(Box::new(shown)).into() })
 }
 
 /// SETEX. In lines it takes keys, seconds and values, all or none; in RESP one of each.
@@ -271,7 +271,7 @@ fn put_value(state: &mut State, call: &mut Call<'_>, key: HashedKey<'_>) -> (boo
         Some(item) if item.value.len() > LONG_REPLY_BYTES => {
             let mut shown = Shown::new(OLD_VALUE);
             shown.add(state, call.now, key);
-            return (true, Effect::Show(Box::new(shown)));
+            return (true, Further::Show(Box::new(shown)).into());
         }
         Some(item) => call.reply.bulk(item.value),
         None => {

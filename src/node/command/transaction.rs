@@ -4,7 +4,7 @@
 use crate::base::time::Now;
 use crate::limits::{TRANSACTION_KEYS_MAX, WATCHED_KEYS_MAX};
 use crate::node::command::error::CommandError;
-use crate::node::command::row::{Call, Command, CommandResult, Effect};
+use crate::node::command::row::{Call, Command, CommandResult, Effect, Further};
 use crate::node::conn::connection::Conn;
 use crate::node::conn::session::{KeyState, Session};
 use crate::node::ids::ConnKey;
@@ -89,7 +89,7 @@ pub(super) fn exec<'a>(state: &mut State, call: &mut Call<'a>) -> CommandResult<
         }
         Some(_) => {}
     }
-    Ok(Effect::Transact)
+    Ok(Further::Transact.into())
 }
 
 /// Ends the transaction of a connection; returns its requests.
