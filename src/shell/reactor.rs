@@ -650,26 +650,28 @@ mod tests {
     }
 
     #[test]
-    fn long_output_is_written_in_small_parts_while_others_wait() {
+    fn long_output_is_written_in_small_parts_while_others_wait_or_time_ends() {
         let mut node = Bench::start(Vec::new());
         let _writer = node.set_large_value();
         let mut reader = TcpStream::connect(node.addr()).unwrap();
         reader.write_all(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n").unwrap();
         let key = node.read_until_output();
         let now = node.reactor.clock.read();
-        let written = |reactor: &mut Reactor| {
+        let written = |reactor: &mut Reactor, micros| {
             let before = reactor.node.outbound_bytes(key);
-            reactor.write_alone(now, Class::Clients, key);
+            let until = now.mono.after(Duration::from_micros(micros));
+            reactor.write_alone(now, Class::Clients, key, until);
             before - reactor.node.outbound_bytes(key)
         };
         let reactor = &mut node.reactor;
         let (part, lone_part) = (1..=PART_BYTES_MAX, PART_BYTES_MAX + 1..=LONE_PART_BYTES_MAX);
-        assert!(lone_part.contains(&written(reactor)), "nobody waits");
+        assert!(lone_part.contains(&written(reactor, 1_000)), "none waits");
+        assert!(part.contains(&written(reactor, 100)), "little time is left");
         reactor.unflushed.push(Class::Clients, key, false);
-        assert!(part.contains(&written(reactor)), "a short reply waits");
+        assert!(part.contains(&written(reactor, 1_000)), "a short reply waits");
         while reactor.unflushed.pop(Class::Clients).is_some() {}
         reactor.ready.push(Class::Clients, key, true);
-        assert!(part.contains(&written(reactor)), "a request waits");
+        assert!(part.contains(&written(reactor, 1_000)), "a request waits");
         drop(reader);
     }
 

@@ -5,9 +5,13 @@ use crate::base::time::{Instant, Now};
 use crate::batch::SOCKETS_MAX;
 use crate::node::{Class, ConnKey};
 use crate::shell::socket::{LONE_PART_BYTES_MAX, PART_BYTES_MAX, Socket, WriteEnd};
+use std::time::Duration;
 
 /// Maximum bytes of an output that is written in a batch: 100 µs for a batch of them.
 const BATCHED_WRITE_BYTES_MAX: usize = 16 * 1024;
+
+/// Time that a share must have left for the longest part: it does not end later for it.
+const LONE_PART_TIME: Duration = Duration::from_micros(250);
 
 impl Reactor {
     /// Writes pending output, links first, one bounded write per connection and turn, until all is written, no socket
@@ -35,7 +39,7 @@ impl Reactor {
             if self.writes.is_empty() {
                 let Some(key) = self.unflushed.pop(class) else { return true };
                 left -= 1;
-                self.write_alone(now, class, key);
+                self.write_alone(now, class, key, until);
             } else {
                 self.write_batch(now, class);
             }
@@ -68,9 +72,10 @@ impl Reactor {
         self.writes.clear();
     }
 
-    /// Writes once to a connection.
-    pub(super) fn write_alone(&mut self, now: Now, class: Class, key: ConnKey) {
-        let part_max = if self.others_wait() { PART_BYTES_MAX } else { LONE_PART_BYTES_MAX };
+    /// Writes once to a connection, in a share that ends `until`.
+    pub(super) fn write_alone(&mut self, now: Now, class: Class, key: ConnKey, until: Instant) {
+        let is_short = now.mono.after(LONE_PART_TIME) > until || self.others_wait();
+        let part_max = if is_short { PART_BYTES_MAX } else { LONE_PART_BYTES_MAX };
         if let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_writable()) {
             let end = socket.write_slices(self.node.outbound(key), part_max);
             self.has_written(now, class, key, end);
