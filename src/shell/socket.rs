@@ -31,6 +31,9 @@ pub(super) const PART_BYTES_MAX: usize = 128 * 1024;
 /// The same while none waits: longer parts take the system less time per byte, this one about 100 µs.
 pub(super) const LONE_PART_BYTES_MAX: usize = 512 * 1024;
 
+/// Bytes per read of each connection of a batch: a pipeline of 64 requests with values of 64 bytes.
+pub(super) const PART_BYTES: usize = 8 * 1024;
+
 /// Bytes of a read in which a large request is expected to begin; its rest is then read straight into the buffer of the
 /// connection.
 const FIRST_BYTES: usize = 4 * 1024;
@@ -118,6 +121,8 @@ pub(super) struct Socket {
     is_queued: bool,
     /// The last read went into the buffer of a large request: another one may follow.
     expects_large: bool,
+    /// The last read was of at least [`PART_BYTES`]: the next one may be too.
+    sends_much: bool,
     /// Its events are reported twice.
     is_watched: bool,
     /// Bytes from which on the system reports it as readable.
@@ -136,6 +141,7 @@ impl Socket {
             is_stopped: false,
             is_queued: false,
             expects_large: false,
+            sends_much: false,
             is_watched: false,
             low_water: 1,
         }
@@ -162,9 +168,9 @@ impl Socket {
         &self.stream
     }
 
-    /// Whether a read may be one of a large request although no room for it exists yet.
-    pub(super) const fn expects_large(&self) -> bool {
-        self.expects_large
+    /// Whether the next read may be of more than [`PART_BYTES`], by the last one.
+    pub(super) const fn may_send_much(&self) -> bool {
+        self.expects_large || self.sends_much
     }
 
     /// Whether it is dialled and not up yet.
@@ -228,6 +234,7 @@ impl Socket {
         };
         self.is_readable = end.has_more();
         self.has_more &= self.is_readable;
+        self.sends_much = end.count() >= PART_BYTES;
         end
     }
 
@@ -395,7 +402,9 @@ impl Sockets {
 
 #[cfg(test)]
 mod tests {
-    use super::{DialEnd, FAST_BYTES, PART_BYTES_MAX, ReadEnd, Sockets, WRITE_BYTES_MAX, WriteEnd};
+    use super::{
+        DialEnd, FAST_BYTES, PART_BYTES, PART_BYTES_MAX, ReadEnd, Sockets, WRITE_BYTES_MAX, WriteEnd,
+    };
     use crate::base::slots::Key;
     use mio::net::TcpStream;
     use mio::{Events, Interest, Poll, Token};
@@ -431,6 +440,19 @@ mod tests {
         assert!(matches!(end, DialEnd::Up), "{end:?}");
         let socket = sockets.get_mut(Key::from_bits(1 << 32).unwrap()).unwrap();
         assert!(socket.is_writable && !socket.is_connecting);
+    }
+
+    #[test]
+    fn socket_whose_last_read_was_long_may_send_much() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (mut sockets, _) = dial(listener.local_addr().unwrap());
+        let socket = sockets.get_mut(Key::from_bits(1 << 32).unwrap()).unwrap();
+        assert!(!socket.may_send_much());
+        for (count, may) in [(PART_BYTES, true), (PART_BYTES - 1, false), (PART_BYTES + 1, true), (1, false)]
+        {
+            socket.has_read(Ok(count), 2 * PART_BYTES);
+            assert_eq!(socket.may_send_much(), may, "after {count} bytes");
+        }
     }
 
     #[cfg(unix)]

@@ -4,14 +4,11 @@ use super::Reactor;
 use crate::base::time::{Instant, Now};
 use crate::batch::SOCKETS_MAX;
 use crate::node::{Class, ConnKey};
-use crate::shell::socket::{ReadEnd, Socket};
+use crate::shell::socket::{PART_BYTES, ReadEnd, Socket};
 use std::time::Duration;
 
 /// Bytes per read of one connection.
 const READ_BYTES: usize = 64 * 1024;
-
-/// Bytes per read of each connection of a batch: a pipeline of 64 requests with values of 64 bytes.
-const PART_BYTES: usize = 8 * 1024;
 
 /// Bytes of the buffer for reads.
 pub(super) const SCRATCH_BYTES: usize =
@@ -62,7 +59,7 @@ impl Reactor {
     }
 
     /// Reads once from the connection of a class that has waited longest; together with others, if they are clients
-    /// without a large request under way. Then `now` is read again: a pause of the process between two reads would make it
+    /// that do not send much. Then `now` is read again: a pause of the process between two reads would make it
     /// too old for the second. False if none waits.
     fn read_next(&mut self, now: &mut Now, class: Class) -> bool {
         let together = if class == Class::Clients { SOCKETS_MAX } else { 1 };
@@ -74,7 +71,7 @@ impl Reactor {
                 self.ready.pop(class);
                 continue;
             };
-            let is_alone = socket.expects_large() || !self.node.room(key).is_empty();
+            let is_alone = socket.may_send_much() || !self.node.room(key).is_empty();
             if is_alone && !self.arrivals.is_empty() {
                 break;
             }
@@ -99,7 +96,7 @@ impl Reactor {
         has_some
     }
 
-    /// Reads a connection with a large request, into the room for it.
+    /// Reads a connection that may send much, into the room for its large request, if it has one.
     fn read_alone(&mut self, now: Now, class: Class, key: ConnKey) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         let room = self.node.room(key);

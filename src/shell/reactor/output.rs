@@ -7,8 +7,9 @@ use crate::node::{Class, ConnKey};
 use crate::shell::socket::{LONE_PART_BYTES_MAX, PART_BYTES_MAX, Socket, WriteEnd};
 use std::time::Duration;
 
-/// Maximum bytes of an output that is written in a batch: 100 µs for a batch of them.
-const BATCHED_WRITE_BYTES_MAX: usize = 16 * 1024;
+/// Maximum bytes of an output that is written in a batch: a value of 16 KiB with what is around it. A batch of them takes
+/// some 200 µs.
+const BATCHED_WRITE_BYTES_MAX: usize = 20 * 1024;
 
 /// Time that a share must have left for the longest part: it does not end later for it.
 const LONE_PART_TIME: Duration = Duration::from_micros(250);
