@@ -486,8 +486,7 @@ mod tests {
     use super::{EVENTS, Reactor, take_events};
     use crate::base::slots::Key;
     use crate::config::Config;
-    use crate::node::{Class, ConnKey};
-    use crate::shell::socket::{LONE_PART_BYTES_MAX, PART_BYTES_MAX};
+    use crate::node::Class;
     use mio::Events;
     use socket2::{Domain, Socket, Type};
     use std::io::{Read, Write};
@@ -508,34 +507,6 @@ mod tests {
 
         fn addr(&self) -> SocketAddr {
             self.reactor.listener.local_addr().unwrap()
-        }
-
-        /// Sets a value of 8 MiB at the key `k`; returns the client.
-        fn set_large_value(&mut self) -> TcpStream {
-            let value = "x".repeat(8 << 20);
-            let request = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len());
-            let mut writer = TcpStream::connect(self.addr()).unwrap();
-            let writing = std::thread::spawn(move || writer.write_all(request.as_bytes()).map(|()| writer));
-            while self.reactor.node.stats().requests == 0 {
-                self.iterate();
-            }
-            writing.join().unwrap().unwrap()
-        }
-
-        /// Reads input, and writes nothing, until a connection has output; returns its key.
-        fn read_until_output(&mut self) -> ConnKey {
-            let Self { reactor, events } = self;
-            for _ in 0..10_000 {
-                take_events(&mut reactor.poll, events, Some(Duration::from_millis(1))).unwrap();
-                reactor.note_all(events);
-                reactor.make_connections(reactor.clock.read());
-                let now = reactor.clock.read();
-                reactor.serve(Class::Clients, now, now.mono.after(Duration::from_secs(1)));
-                if let Some(key) = reactor.unflushed.pop(Class::Clients) {
-                    return key;
-                }
-            }
-            panic!("no output")
         }
 
         /// One iteration, as in [`Reactor::run`], that waits for at most a millisecond.
@@ -588,7 +559,14 @@ mod tests {
     #[test]
     fn writes_of_an_iteration_end_with_its_share_however_many_clients_have_output() {
         let mut node = Bench::start(Vec::new());
-        let _writer = node.set_large_value();
+        let value = "x".repeat(8 << 20);
+        let request = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n", value.len());
+        let mut writer = TcpStream::connect(node.addr()).unwrap();
+        let writing = std::thread::spawn(move || writer.write_all(request.as_bytes()).map(|()| writer));
+        while node.reactor.node.stats().requests == 0 {
+            node.iterate();
+        }
+        let _writer = writing.join().unwrap().unwrap();
         let readers: Vec<TcpStream> = (0..60)
             .map(|_| {
                 let mut reader = TcpStream::connect(node.addr()).unwrap();
@@ -647,32 +625,6 @@ mod tests {
             arrived.iter().all(|arrived| *arrived == requests * replies[0].len())
         });
         assert!(ended.is_some(), "{arrived:?}");
-    }
-
-    #[test]
-    fn long_output_is_written_in_small_parts_while_others_wait_or_time_ends() {
-        let mut node = Bench::start(Vec::new());
-        let _writer = node.set_large_value();
-        let mut reader = TcpStream::connect(node.addr()).unwrap();
-        reader.write_all(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n").unwrap();
-        let key = node.read_until_output();
-        let now = node.reactor.clock.read();
-        let written = |reactor: &mut Reactor, micros| {
-            let before = reactor.node.outbound_bytes(key);
-            let until = now.mono.after(Duration::from_micros(micros));
-            reactor.write_alone(now, Class::Clients, key, until);
-            before - reactor.node.outbound_bytes(key)
-        };
-        let reactor = &mut node.reactor;
-        let (part, lone_part) = (1..=PART_BYTES_MAX, PART_BYTES_MAX + 1..=LONE_PART_BYTES_MAX);
-        assert!(lone_part.contains(&written(reactor, 1_000)), "none waits");
-        assert!(part.contains(&written(reactor, 100)), "little time is left");
-        reactor.unflushed.push(Class::Clients, key, false);
-        assert!(part.contains(&written(reactor, 1_000)), "a short reply waits");
-        while reactor.unflushed.pop(Class::Clients).is_some() {}
-        reactor.ready.push(Class::Clients, key, true);
-        assert!(part.contains(&written(reactor, 1_000)), "a request waits");
-        drop(reader);
     }
 
     #[test]

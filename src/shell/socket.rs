@@ -24,12 +24,8 @@ use std::os::fd::AsRawFd;
 /// MiB, for milliseconds. A value of 256 KiB fits one write with the bytes around it.
 pub(super) const WRITE_BYTES_MAX: usize = 257 * 1024;
 
-/// Maximum bytes of a write that leaves output for the next one while other connections wait: the largest whole number of
-/// segments up to it.
-pub(super) const PART_BYTES_MAX: usize = 128 * 1024;
-
-/// The same while none waits: longer parts take the system less time per byte, this one about 100 µs.
-pub(super) const LONE_PART_BYTES_MAX: usize = 512 * 1024;
+/// Maximum bytes of a write that leaves output for the next one: the largest whole number of segments up to it.
+const PART_BYTES_MAX: usize = 128 * 1024;
 
 /// Bytes per read of each connection of a batch: a pipeline of 64 requests with values of 64 bytes.
 pub(super) const PART_BYTES: usize = 8 * 1024;
@@ -266,17 +262,12 @@ impl Socket {
         }
     }
 
-    /// Writes once: the first slices, if they have less than [`WRITE_BYTES_MAX`], else whole segments of at most `part_max`
-    /// bytes, or nothing if the slices are empty.
+    /// Writes once, at most [`WRITE_BYTES_MAX`] of the slices, or nothing if they are empty.
     #[inline(never)]
-    pub(super) fn write_slices<'b>(
-        &mut self,
-        slices: impl Iterator<Item = &'b [u8]> + Clone,
-        part_max: usize,
-    ) -> WriteEnd {
+    pub(super) fn write_slices<'b>(&mut self, slices: impl Iterator<Item = &'b [u8]> + Clone) -> WriteEnd {
         let (mut vector, mut count, room) = gather(slices.clone(), WRITE_BYTES_MAX);
         if room == 0 {
-            (vector, count, _) = gather(slices, self.part_bytes(part_max));
+            (vector, count, _) = gather(slices, self.part_bytes());
         }
         let result = uninterrupted(|| match &vector[..count] {
             [] => Ok(0),
@@ -303,12 +294,16 @@ impl Socket {
 
     /// Bytes of a write that leaves output for the next one. A remainder of a segment would be sent as a small one, which
     /// costs both sides nearly as much as a whole one: on loopback a segment has 64 KiB.
-    fn part_bytes(&self, part_max: usize) -> usize {
+    fn part_bytes(&self) -> usize {
         #[cfg(unix)]
         let segment = SockRef::from(&self.stream).tcp_mss().map_or(0, |bytes| bytes as usize);
         #[cfg(not(unix))]
         let segment = 0;
-        if (1..=part_max).contains(&segment) { part_max - part_max % segment } else { part_max }
+        if (1..=PART_BYTES_MAX).contains(&segment) {
+            PART_BYTES_MAX - PART_BYTES_MAX % segment
+        } else {
+            PART_BYTES_MAX
+        }
     }
 
     /// Shuts down the writing side. If that fails the connection is broken, which the next read reports.
@@ -402,9 +397,7 @@ impl Sockets {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        DialEnd, FAST_BYTES, PART_BYTES, PART_BYTES_MAX, ReadEnd, Sockets, WRITE_BYTES_MAX, WriteEnd,
-    };
+    use super::{DialEnd, FAST_BYTES, PART_BYTES, ReadEnd, Sockets, WRITE_BYTES_MAX, WriteEnd};
     use crate::base::slots::Key;
     use mio::net::TcpStream;
     use mio::{Events, Interest, Poll, Token};
@@ -465,7 +458,7 @@ mod tests {
         let bytes = vec![0; WRITE_BYTES_MAX];
         let mut write = |count: usize| {
             let slices = [&b"head"[..], &bytes[..count - 4]];
-            match socket.write_slices(slices.into_iter(), PART_BYTES_MAX) {
+            match socket.write_slices(slices.into_iter()) {
                 WriteEnd::Took(count) => count,
                 end @ (WriteEnd::Blocked | WriteEnd::Broken(_)) => panic!("{end:?}"),
             }

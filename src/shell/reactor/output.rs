@@ -4,15 +4,11 @@ use super::Reactor;
 use crate::base::time::{Instant, Now};
 use crate::batch::SOCKETS_MAX;
 use crate::node::{Class, ConnKey};
-use crate::shell::socket::{LONE_PART_BYTES_MAX, PART_BYTES_MAX, Socket, WriteEnd};
-use std::time::Duration;
+use crate::shell::socket::{Socket, WriteEnd};
 
 /// Maximum bytes of an output that is written in a batch: a value of 16 KiB with what is around it. A batch of them takes
 /// some 200 µs.
 const BATCHED_WRITE_BYTES_MAX: usize = 20 * 1024;
-
-/// Time that a share must have left for the longest part: it does not end later for it.
-const LONE_PART_TIME: Duration = Duration::from_micros(250);
 
 impl Reactor {
     /// Writes pending output, links first, one bounded write per connection and turn, until all is written, no socket
@@ -40,7 +36,7 @@ impl Reactor {
             if self.writes.is_empty() {
                 let Some(key) = self.unflushed.pop(class) else { return true };
                 left -= 1;
-                self.write_alone(now, class, key, until);
+                self.write_alone(now, class, key);
             } else {
                 self.write_batch(now, class);
             }
@@ -73,20 +69,12 @@ impl Reactor {
         self.writes.clear();
     }
 
-    /// Writes once to a connection, in a share that ends `until`.
-    pub(super) fn write_alone(&mut self, now: Now, class: Class, key: ConnKey, until: Instant) {
-        let is_short = now.mono.after(LONE_PART_TIME) > until || self.others_wait();
-        let part_max = if is_short { PART_BYTES_MAX } else { LONE_PART_BYTES_MAX };
+    /// Writes once to a connection.
+    fn write_alone(&mut self, now: Now, class: Class, key: ConnKey) {
         if let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_writable()) {
-            let end = socket.write_slices(self.node.outbound(key), part_max);
+            let end = socket.write_slices(self.node.outbound(key));
             self.has_written(now, class, key, end);
         }
-    }
-
-    /// Whether a connection has input to be carried out, or a short output to be written.
-    fn others_wait(&self) -> bool {
-        let waits = |class| self.has_input(class) || self.unflushed.shallow(class) > 0;
-        waits(Class::Links) || waits(Class::Clients)
     }
 
     /// Passes the result of a write to the node. A connection is queued again if its socket may accept more, and there is
