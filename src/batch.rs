@@ -64,7 +64,7 @@ impl Batch {
         }
     }
 
-    /// Takes the result of the socket at this place in the last batch.
+    /// Takes the result of the socket at this place in the last batch. All are to be taken before the next one.
     ///
     /// # Errors
     /// Those of the system; `WouldBlock` also if the batch had no such place.

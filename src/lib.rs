@@ -10,7 +10,7 @@
 //! client    subcommands that talk to a running node, and load it
 //!           ask  bench/connection  bench/drive  bench/keys  bench/mod  bench/options  bench/protocol
 //!           bench/report  bench/schedule  connection  reply  table  terminal  top
-//! shell     the only code that knows mio, sockets and real time
+//! shell     the event loop: sockets, signals and real time
 //!           clock  fd_limit  listener  lobby  log_output  reactor/input  reactor/new_connections
 //!           reactor/output  reactor  resolver  signals  socket
 //! batch     reads and writes of many sockets in one system call

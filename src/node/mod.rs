@@ -4,11 +4,11 @@
 //!
 //! - After each call, drain [`Node::next_action`] before sleeping. `Flush` may wait until the end of the
 //!   iteration, so that a thousand replies are one write; `StopReading` applies from the next read on.
-//! - `now` is read before the reads of an iteration. Its `mono` part never decreases.
+//! - `now` is read for each read of a socket, or for all of a batch after them. Its `mono` part never decreases.
 //! - While [`Node::has_work`], do not sleep: call [`Node::tick`] as often as the iteration's time allows.
 //!   Otherwise sleep at most until [`Node::next_deadline`].
 //! - A read fills [`Node::room`] first, which is reported by [`Node::filled`]; what does not fit goes to
-//!   [`Node::received`], even if it is empty. Using the room is optional.
+//!   [`Node::received`], even if it is empty, or to [`Node::buffer`]. Using the room is optional.
 //! - Data is delivered before the end of the stream: `received` comes before `read_closed`.
 //! - A connection key is valid until `Close` was emitted for it or `lost` was called. Calls with a stale key have no
 //!   effect and are counted.

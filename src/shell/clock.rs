@@ -1,5 +1,5 @@
-//! Real time: the wall clock is read at most once per millisecond, the monotonic one also before each read and write of a
-//! socket.
+//! Real time: the wall clock is read at most once per millisecond, the monotonic one also for each read and write of a
+//! socket, or batch of them.
 
 use crate::base::time::{Instant, Now};
 use rustix::time::{ClockId, Timespec, clock_gettime};

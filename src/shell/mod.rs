@@ -1,4 +1,4 @@
-//! The only code that uses mio, real sockets, signals and real time. It passes input across the boundary of `node`, and
+//! The only code of a node that waits for events, owns sockets, and knows signals and real time. It passes input across the boundary of `node`, and
 //! carries out each [`crate::node::Action`].
 //!
 //! Not here: any rule of the protocol, and any decision about a connection that the node could make.

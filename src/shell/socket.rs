@@ -28,7 +28,7 @@ pub(super) const WRITE_BYTES_MAX: usize = 257 * 1024;
 const PART_BYTES_MAX: usize = 128 * 1024;
 
 /// Bytes per read of each connection of a batch: a pipeline of 64 requests with values of 64 bytes.
-pub(super) const PART_BYTES: usize = 8 * 1024;
+pub(super) const BATCHED_READ_BYTES: usize = 8 * 1024;
 
 /// Bytes of a read in which a large request is expected to begin; its rest is then read straight into the buffer of the
 /// connection.
@@ -117,7 +117,7 @@ pub(super) struct Socket {
     is_queued: bool,
     /// The last read went into the buffer of a large request: another one may follow.
     expects_large: bool,
-    /// The last read was of at least [`PART_BYTES`]: the next one may be too.
+    /// The last read was of at least [`BATCHED_READ_BYTES`]: the next one may be too.
     sends_much: bool,
     /// Its events are reported twice.
     is_watched: bool,
@@ -164,7 +164,7 @@ impl Socket {
         &self.stream
     }
 
-    /// Whether the next read may be of more than [`PART_BYTES`], by the last one.
+    /// Whether the next read may be of more than [`BATCHED_READ_BYTES`], by the last one.
     pub(super) const fn may_send_much(&self) -> bool {
         self.expects_large || self.sends_much
     }
@@ -230,7 +230,7 @@ impl Socket {
         };
         self.is_readable = end.has_more();
         self.has_more &= self.is_readable;
-        self.sends_much = end.count() >= PART_BYTES;
+        self.sends_much = end.count() >= BATCHED_READ_BYTES;
         end
     }
 
@@ -397,7 +397,7 @@ impl Sockets {
 
 #[cfg(test)]
 mod tests {
-    use super::{DialEnd, FAST_BYTES, PART_BYTES, ReadEnd, Sockets, WRITE_BYTES_MAX, WriteEnd};
+    use super::{BATCHED_READ_BYTES, DialEnd, FAST_BYTES, ReadEnd, Sockets, WRITE_BYTES_MAX, WriteEnd};
     use crate::base::slots::Key;
     use mio::net::TcpStream;
     use mio::{Events, Interest, Poll, Token};
@@ -441,9 +441,13 @@ mod tests {
         let (mut sockets, _) = dial(listener.local_addr().unwrap());
         let socket = sockets.get_mut(Key::from_bits(1 << 32).unwrap()).unwrap();
         assert!(!socket.may_send_much());
-        for (count, may) in [(PART_BYTES, true), (PART_BYTES - 1, false), (PART_BYTES + 1, true), (1, false)]
-        {
-            socket.has_read(Ok(count), 2 * PART_BYTES);
+        for (count, may) in [
+            (BATCHED_READ_BYTES, true),
+            (BATCHED_READ_BYTES - 1, false),
+            (BATCHED_READ_BYTES + 1, true),
+            (1, false),
+        ] {
+            socket.has_read(Ok(count), 2 * BATCHED_READ_BYTES);
             assert_eq!(socket.may_send_much(), may, "after {count} bytes");
         }
     }

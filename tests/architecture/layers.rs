@@ -29,7 +29,7 @@ pub const LAYERS: [Layer; 20] = [
     layer("lib", "the map of the sources", "lib.rs", ""),
     layer(
         "shell",
-        "the only code that knows mio, sockets and real time",
+        "the event loop: sockets, signals and real time",
         "shell",
         "batch node wire base config limits",
     ),

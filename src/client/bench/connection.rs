@@ -137,7 +137,7 @@ impl Connection {
         self.waiting.push_back(request);
     }
 
-    /// The bytes to write up to the next value that is not among them.
+    /// The unwritten text before the next value that is written from where it lies.
     pub(super) fn unwritten(&self) -> &[u8] {
         let Outbound { text, values, text_written, .. } = &self.outbound;
         &text[*text_written..values.front().map_or(text.len(), |(at, _)| *at)]

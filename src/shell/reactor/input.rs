@@ -4,15 +4,15 @@ use super::Reactor;
 use crate::base::time::{Instant, Now};
 use crate::batch::SOCKETS_MAX;
 use crate::node::{Class, ConnKey};
-use crate::shell::socket::{PART_BYTES, ReadEnd, Socket};
+use crate::shell::socket::{BATCHED_READ_BYTES, ReadEnd, Socket};
 use std::time::Duration;
 
 /// Bytes per read of one connection.
 const READ_BYTES: usize = 64 * 1024;
 
 /// Bytes of the buffer for reads.
-pub(super) const SCRATCH_BYTES: usize =
-    if READ_BYTES > SOCKETS_MAX * PART_BYTES { READ_BYTES } else { SOCKETS_MAX * PART_BYTES };
+pub(super) const SCRATCH_BYTES: usize = SOCKETS_MAX * BATCHED_READ_BYTES;
+const _: () = assert!(READ_BYTES <= SCRATCH_BYTES, "a read of one connection fits the buffer of a batch");
 
 /// The time of a batch of requests after which the rest of it is buffered, and takes turns with others: the share is not
 /// checked within a batch.
@@ -39,8 +39,8 @@ impl Arrival {
 
 impl Reactor {
     /// Runs a class for its share: reads of ready connections and steps of the node, in turns, until there is nothing
-    /// to do or `until` is reached. Returns whether there was nothing left to do. `now` is read before the sockets: the
-    /// time of arrival is not after the read.
+    /// to do or `until` is reached. Returns whether there was nothing left to do. `now` is read before a single read, and
+    /// after those of a batch.
     pub(super) fn serve(&mut self, class: Class, mut now: Now, until: Instant) -> bool {
         while now.mono < until {
             let has_read = class != Class::Due && self.read_next(&mut now, class);
@@ -118,7 +118,7 @@ impl Reactor {
 
     /// Reads the connections of all arrivals, each into its part of the scratch buffer.
     fn read_batch(&mut self, class: Class) {
-        let part = if self.arrivals.len() > 1 { PART_BYTES } else { READ_BYTES };
+        let part = if self.arrivals.len() > 1 { BATCHED_READ_BYTES } else { READ_BYTES };
         let sockets = self.arrivals.iter().filter_map(|arrival| self.sockets.get(arrival.key));
         self.batch.read(sockets.map(Socket::stream), &mut self.scratch, part);
         for at in 0..self.arrivals.len() {
